@@ -1,0 +1,198 @@
+// `sotto eval`: a language model reads a text with each attention recipe in turn.
+#include <omp.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "command.h"
+#include "eval_output.h"
+#include "models/evaluate.h"
+#include "models/input_files.h"
+#include "models/model_file.h"
+#include "output_file.h"
+#include "progress.h"
+#include "sotto/backend.h"
+
+namespace sotto::cli {
+namespace {
+
+constexpr const char* kHelp = R"(Modes
+  exact, fp8, fp8-hadamard, int8qk, high; each may be followed by members to change:
+  +hadamard=none|qk|qkv|v_only  +smooth_k  +smooth_q  +v_mean  +fast  +accumulation=safe|plain
+  (+member=off switches one off). exact is always measured, to compare with.
+
+Windows
+  The text becomes tokens as a whole, without special tokens, and is cut into windows of --context
+  tokens; a last partial one is dropped. A text shorter than a window is one window.
+
+Examples
+  sotto eval --model SmolLM2-135M-Instruct.Q4_1.gguf --text book.txt
+  sotto eval --model model/ --text book.txt --context 2048 --windows all --report book.html
+  sotto eval --model m.gguf --tokens ids.txt --modes exact,int8qk+v_mean,fp8+hadamard=qkv --json
+
+Exit codes
+  0 done, 1 something went wrong (a file, memory, no backend), 2 the command line is wrong.)";
+
+struct Options {
+  std::string model, text, tokens, report;
+  models::EvalOptions eval{.modes = Recipe::names()};
+  std::int64_t threads = 0;  // 0: all
+  bool json = false;
+};
+
+// CLI11's own numbers would take "1e3" for 1 and saturate in silence.
+std::int64_t parse_count(const std::string& option, const std::string& text, std::int64_t least,
+                         std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
+  std::int64_t count = 0;
+  const char* end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, count);
+  if (error != std::errc() || stopped != end || count < least)
+    throw UsageError(
+        fmt::format("{}: expected a number of at least {}, got '{}'", option, least, text));
+  if (count > most)
+    throw UsageError(fmt::format("{}: expected at most {}, got {}", option, most, count));
+  return count;
+}
+
+// An option whose value is a number from `least` to `most`.
+CLI::Option* add_count(CLI::App& app, const std::string& option, std::int64_t& count,
+                       const std::string& description, std::int64_t least,
+                       std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
+  return app
+      .add_option_function<std::string>(
+          option,
+          [option, &count, least, most](const std::string& text) {
+            count = parse_count(option, text, least, most);
+          },
+          description)
+      ->type_name("N");
+}
+
+void check(const Options& options) {
+  if (options.model.empty())
+    throw UsageError("--model: expected a .gguf or .safetensors file, or a model's folder");
+  if (options.text.empty() == options.tokens.empty())
+    throw UsageError("expected a text: either --text FILE or --tokens FILE");
+  for (const std::string& mode : options.eval.modes) {
+    try {
+      Recipe::parse(mode);
+    } catch (const Error& error) {
+      throw UsageError(fmt::format("--modes: {}", error.what()));
+    }
+  }
+  if (!options.eval.backend.empty()) {
+    std::vector<std::string_view> names;
+    const auto known = backends::list();
+    for (const auto& backend : known) names.push_back(backend->name());
+    if (std::find(names.begin(), names.end(), options.eval.backend) == names.end())
+      throw UsageError(fmt::format("--backend: unknown '{}'; known: {}", options.eval.backend,
+                                   fmt::join(names, ", ")));
+  }
+  if (!options.report.empty()) {
+    if (std::filesystem::path(options.report).extension() != ".html")
+      throw UsageError(
+          fmt::format("--report: expected a file name ending in .html, got '{}'", options.report));
+    check_writable(options.report);
+  }
+}
+
+// Of a folder, too, when it is written with a slash at its end.
+std::string file_name(const std::string& path) {
+  const std::filesystem::path whole = std::filesystem::path(path).lexically_normal();
+  return (whole.has_filename() ? whole : whole.parent_path()).filename().string();
+}
+
+void run(Options options) {
+  check(options);
+  if (options.threads > 0) omp_set_num_threads(static_cast<int>(options.threads));
+
+  const bool from_text = !options.text.empty();
+  const std::string& source = from_text ? options.text : options.tokens;
+  const std::string text = from_text ? models::read_text(source) : "";
+  models::Model model = models::load_model(
+      options.model, from_text ? models::LoadTokenizer::yes : models::LoadTokenizer::no);
+  if (from_text && !model.tokenizer)
+    throw Error(options.model + ": has no tokenizer; give token ids by --tokens");
+  const std::vector<std::int32_t> tokens =
+      from_text ? model.tokenizer->encode(text)
+                : models::read_token_ids(source, model.weights.config.vocab);
+  if (tokens.size() < 2)
+    throw Error(
+        fmt::format("{}: expected at least 2 tokens, so that there is one to predict, got {}",
+                    source, tokens.size()));
+
+  EvalSummary summary{.model = file_name(options.model),
+                      .model_name = model.name,
+                      .text = file_name(source),
+                      .text_tokens = static_cast<std::int64_t>(tokens.size()),
+                      .context = options.eval.context};
+  const std::int64_t window = std::min(options.eval.context, summary.text_tokens);
+  if (window > model.weights.config.context_length)
+    fmt::print(
+        stderr,
+        "sotto eval: warning: windows of {} tokens are longer than the {} that the model was "
+        "made for\n",
+        window, model.weights.config.context_length);
+  models::Llama llama(std::move(model.weights), window);
+  {
+    Progress progress("evaluating");
+    options.eval.progress = [&](std::int64_t done, std::int64_t total) {
+      progress.show(done, total);
+    };
+    summary.result = models::evaluate(llama, tokens, options.eval);
+  }
+  if (!options.report.empty()) write_file(options.report, to_html(summary));
+  fmt::print("{}", options.json ? to_json(summary) : to_table(summary));
+}
+
+}  // namespace
+
+Command add_eval(CLI::App& app) {
+  const auto options = std::make_shared<Options>();
+  CLI::App* eval = app.add_subcommand(
+      "eval", "Measure what each attention recipe costs a language model in quality and time");
+  eval->add_option("--model", options->model,
+                   "Llama model: a .gguf or .safetensors file, or a folder with config.json")
+      ->type_name("PATH");
+  eval->add_option("--text", options->text, "The text to read, UTF-8")->type_name("FILE");
+  eval->add_option("--tokens", options->tokens,
+                   "Token ids instead of a text: separated by spaces or commas, or a JSON array")
+      ->type_name("FILE");
+  add_count(*eval, "--context", options->eval.context, "Tokens per window", 2)
+      ->default_str(std::to_string(options->eval.context));
+  eval->add_option_function<std::string>(
+          "--windows",
+          [options](const std::string& text) {
+            options->eval.max_windows = text == "all" ? 0 : parse_count("--windows", text, 0);
+          },
+          "How many windows at most; all (or 0): all")
+      ->type_name("N")
+      ->default_str(std::to_string(options->eval.max_windows));
+  eval->add_option("--modes", options->eval.modes, "Recipes, separated by commas (see below)")
+      ->type_name("LIST")
+      ->delimiter(',')
+      ->default_str(fmt::format("{}", fmt::join(options->eval.modes, ",")));
+  add_count(*eval, "--skip-first", options->eval.skip_first,
+            "Keep the attention of the first N layers exact", 0);
+  add_count(*eval, "--skip-last", options->eval.skip_last,
+            "Keep the attention of the last N layers exact", 0);
+  eval->add_option("--backend", options->eval.backend,
+                   "Run attention on this backend (see 'sotto info'); default: chosen by rules")
+      ->type_name("NAME");
+  add_count(*eval, "--threads", options->threads, "CPU threads; default: all", 1, 1024);
+  eval->add_flag("--json", options->json, "Print JSON instead of a table");
+  eval->add_option("--report", options->report, "Write a page with pictures as well (.html)")
+      ->type_name("FILE");
+  eval->footer(kHelp);
+  return {eval, [options] { run(*options); }};
+}
+
+}  // namespace sotto::cli

@@ -1,0 +1,30 @@
+// Merging attention over disjoint sets of keys: split-KV, cascades, ring attention.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "sotto/attention.h"
+#include "sotto/tensor.h"
+
+namespace sotto {
+
+struct PartialState {
+  Tensor out = {};  // f32, f16 or bf16 [batch, len_q, heads_q, dim_v] or [total_q, heads_q, dim_v]
+  Tensor lse =
+      {};  // f32 [batch, heads_q, len_q] or [heads_q, total_q], natural log; -inf: no key seen
+};
+
+// out = Σ_s exp(lse_s − lse) · out_s,  lse = log Σ_s exp(lse_s)  (FlashAttention-2, section 3.1.1).
+// Rows that no state saw give 0 and -inf. Sinks belong into exactly one of the states.
+struct MergeArgs {
+  std::vector<PartialState> states = {};  // at least one
+  Tensor out = {};                        // as AttentionArgs::out, quantised or not
+  Tensor lse = {};                        // optional
+  OutputQuant output = {};
+  std::string_view backend = {};
+};
+
+void merge_states(const MergeArgs& args, Stream stream = {});
+
+}  // namespace sotto

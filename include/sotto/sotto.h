@@ -1,0 +1,15 @@
+// Everything.
+#pragma once
+
+#include "sotto/attention.h"
+#include "sotto/backend.h"
+#include "sotto/error.h"
+#include "sotto/kv_cache.h"
+#include "sotto/log.h"
+#include "sotto/merge.h"
+#include "sotto/numerics.h"
+#include "sotto/quantize.h"
+#include "sotto/recipe.h"
+#include "sotto/sdpa.h"
+#include "sotto/tensor.h"
+#include "sotto/version.h"

@@ -1,0 +1,13 @@
+// The backends that come with the library: each folder's factory.
+#pragma once
+
+#include <memory>
+
+#include "sotto/backend.h"
+
+namespace sotto {
+
+std::shared_ptr<const Backend> make_cpu_backend();
+std::shared_ptr<const Backend> make_reference_backend();
+
+}  // namespace sotto

@@ -1,0 +1,20 @@
+// Backend `cpu`: what its files offer to each other and to backend.cpp.
+#pragma once
+
+#include <memory>
+
+#include "sotto/backend.h"
+
+namespace sotto::cpu {
+
+// rules.cpp
+Reasons refuse(const Problem& problem);
+Reasons refuse_device(const Device& device);
+
+// attention.cpp
+std::unique_ptr<const AttentionKernel> plan_attention(const Problem& problem);
+
+// merge.cpp
+void merge_states(const MergeArgs& args);
+
+}  // namespace sotto::cpu

@@ -1,0 +1,11 @@
+#include "cuda/devices.h"
+
+namespace sotto::cuda {
+
+Devices devices() {
+  Devices result;
+  result.status = "this build has no CUDA parts (configure with SOTTO_CUDA=ON and nvcc)";
+  return result;
+}
+
+}  // namespace sotto::cuda

@@ -1,0 +1,167 @@
+#include "judge.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "output_reader.h"
+
+namespace sotto::test {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+double power(const std::vector<double>& x) {
+  double sum = 0;
+  for (double value : x) sum += value * value;
+  return sum;
+}
+
+double error_power(const std::vector<double>& x, const std::vector<double>& y) {
+  double sum = 0;
+  for (std::size_t n = 0; n < x.size(); ++n) sum += (x[n] - y[n]) * (x[n] - y[n]);
+  return sum;
+}
+
+// Beyond the largest number of a per-tensor format, saturation is what is asked for.
+std::vector<double> saturated(const AttentionCase& c, std::vector<double> o, double amax) {
+  double largest = kInfinity;
+  const double scale = static_cast<double>(output_scale(c, amax));
+  if (c.output == OutputKind::fp8) largest = 448.0 * scale;
+  if (c.output == OutputKind::nvfp4) largest = 448.0 * 6.0 / scale;
+  for (double& x : o) x = std::clamp(x, -largest, largest);
+  return o;
+}
+
+// Checks `o` against exact values: arithmetic as good as `least_db` and one rounding to the output
+// format on top. Returns the SQNR.
+double compare(const AttentionCase& c, const char* with, const std::vector<double>& exact_o,
+               const std::vector<double>& o, double least_db, double amax, Verdict& verdict) {
+  const std::vector<double> exact = saturated(c, exact_o, amax);
+  const double rounding = error_power(exact, round_to_output(c, exact, amax));
+  // Denormal fp32 results may be flushed to zero.
+  const double flushed = static_cast<double>(exact.size()) * 0x1p-126 * 0x1p-126;
+  const double allowed = power(exact) * std::pow(10.0, -least_db / 10) + 1.5 * rounding + flushed;
+  const double error = error_power(exact, o);
+  const double db = sqnr_db(exact, o);
+  if (!(error <= allowed)) {
+    double worst = 0;
+    for (std::size_t n = 0; n < o.size(); ++n) worst = std::max(worst, std::fabs(exact[n] - o[n]));
+    verdict.faults.push_back(
+        fmt::format("O against {}: {:.1f} dB, needs {:.1f} dB (arithmetic {:.1f}), max error {:g}",
+                    with, db, 10 * std::log10(power(exact) / allowed), least_db, worst));
+  }
+  return db;
+}
+
+// The rows that count, without padding: [len_q, heads_q, dim_v] and [heads_q, len_q].
+Rows valid(const AttentionCase& c, const Rows& rows, std::size_t b) {
+  Rows result;
+  result.o.assign(rows.o.begin(), rows.o.begin() + c.len_q[b] * c.heads_q * c.dim_v);
+  if (rows.lse.empty()) return result;
+  const std::int64_t count = rows_q(c, b);
+  for (std::int64_t h = 0; h < c.heads_q; ++h) {
+    const auto begin = rows.lse.begin() + h * count;
+    result.lse.insert(result.lse.end(), begin, begin + c.len_q[b]);
+  }
+  return result;
+}
+
+void check_padding(const AttentionCase& c, const Rows& rows, std::size_t b, Verdict& verdict) {
+  for (std::size_t n = static_cast<std::size_t>(c.len_q[b] * c.heads_q * c.dim_v);
+       n < rows.o.size(); ++n) {
+    if (rows.o[n] != 0.0) return verdict.faults.push_back("a row of padding is not 0");
+  }
+  const std::int64_t count = rows_q(c, b);
+  for (std::size_t n = 0; n < rows.lse.size(); ++n) {
+    if (static_cast<std::int64_t>(n) % count >= c.len_q[b] && rows.lse[n] != -kInfinity) {
+      return verdict.faults.push_back("the LSE of a row of padding is not -inf");
+    }
+  }
+}
+
+void check_lse(const char* with, const std::vector<double>& exact, const std::vector<double>& lse,
+               double absolute, double relative, Verdict& verdict) {
+  double worst = 0;
+  for (std::size_t n = 0; n < lse.size(); ++n) {
+    const bool same_infinity = exact[n] == lse[n];
+    const double error = same_infinity ? 0 : std::fabs(exact[n] - lse[n]);
+    worst = std::max(
+        worst, std::isnan(error) ? kInfinity : error / (absolute + relative * std::fabs(exact[n])));
+  }
+  if (worst > 1) {
+    verdict.faults.push_back(
+        fmt::format("LSE against {}: {:.2f} times the error allowed", with, worst));
+  }
+}
+
+// Scores are off by what Q and K lost; k_mean · (error of Q) adds to that where K has a large mean.
+double truth_lse_error(const AttentionCase& c) {
+  if (c.quantized()) return c.data == "normal" ? 0.3 : 1.5;
+  return c.recipe && c.rope.present && c.q.dtype != Dtype::f32 ? 0.02 : 1e-5;
+}
+
+}  // namespace
+
+double sqnr_db(const std::vector<double>& reference, const std::vector<double>& result) {
+  const double error = error_power(reference, result);
+  return error == 0 ? kInfinity : 10 * std::log10(power(reference) / error);
+}
+
+double least_arithmetic_db(const AttentionCase& c) {
+  if (c.p_e4m3()) return 28;         // P to e4m3: 32 dB on N(0, 1)
+  if (c.data == "large") return 85;  // fp32 scores of 1,000 are exact to 1e-4
+  if (c.recipe && c.rope.present && c.q.dtype != Dtype::f32)
+    return 55;  // ties of a 16-bit rounding
+  return 110;
+}
+
+double least_truth_db(const AttentionCase& c) {
+  if (c.least_db) return *c.least_db;
+  if (!c.quantized()) {
+    // sdpa() rounds rotated Q and K to 16 bits once more.
+    if (c.recipe && c.rope.present && c.q.dtype == Dtype::bf16) return 48;
+    if (c.recipe && c.rope.present && c.q.dtype == Dtype::f16) return 66;
+    return least_arithmetic_db(c);
+  }
+  // What N(0, 1) costs with Q and K in e4m3 (25.5 dB) and in INT8 (28.5 dB), with P and V
+  // in e4m3; a short sequence may lie somewhat below.
+  const bool e4m3_keys = c.recipe ? c.recipe->qk == QkFormat::e4m3 : c.k.dtype == Dtype::e4m3;
+  return e4m3_keys ? 23 : 27.5;
+}
+
+Verdict judge(const AttentionCase& c, const std::vector<Exact>& truth, const Result& oracle,
+              double amax, const Result& result) {
+  Verdict verdict{.faults = result.faults};
+  std::vector<double> all_truth, all_oracle, all_o, truth_lse, oracle_lse, lse;
+  const auto append = [](std::vector<double>& to, const std::vector<double>& from) {
+    to.insert(to.end(), from.begin(), from.end());
+  };
+  for (std::size_t b = 0; b < truth.size(); ++b) {
+    const Rows exact = valid(c, oracle.sequences[b], b);
+    const Rows rows = valid(c, result.sequences[b], b);
+    append(all_truth, truth[b].o);
+    append(all_oracle, exact.o);
+    append(all_o, rows.o);
+    append(truth_lse, truth[b].lse);
+    append(oracle_lse, exact.lse);
+    append(lse, rows.lse);
+    check_padding(c, result.sequences[b], b, verdict);
+  }
+  if (!std::all_of(all_o.begin(), all_o.end(), [](double x) { return std::isfinite(x); })) {
+    verdict.faults.push_back("NaN or Inf in O");
+  }
+  verdict.arithmetic_db =
+      compare(c, "reference", all_oracle, all_o, least_arithmetic_db(c), amax, verdict);
+  verdict.truth_db = compare(c, "the truth", all_truth, all_o, least_truth_db(c), amax, verdict);
+  if (c.lse) {
+    // The row sum of P in e4m3 is off by at most half a step of 2^-3.
+    check_lse("reference", oracle_lse, lse, c.p_e4m3() ? 0.065 : 1e-5, 4e-6, verdict);
+    check_lse("the truth", truth_lse, lse, truth_lse_error(c), 4e-6, verdict);
+  }
+  return verdict;
+}
+
+}  // namespace sotto::test
