@@ -5,6 +5,8 @@ Both read the same windows of the same text with the same model on the same numb
 turns. A time is one forward pass of one window with the output head; loading is left out. Prints
 the median of each and their ratio (sotto / transformers: below 1, sotto is faster), and the
 perplexity of every window by both.
+
+Needs torch, transformers, gguf and accelerate (transformers reads GGUF through these).
 """
 
 import argparse
@@ -70,6 +72,7 @@ def main():
     model_path = Path(options.model)
     where = {"pretrained_model_name_or_path": str(model_path.parent), "gguf_file": model_path.name}
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     tokenizer = transformers.AutoTokenizer.from_pretrained(**where)
     model = transformers.AutoModelForCausalLM.from_pretrained(
         **where, dtype=torch.float32, attn_implementation="sdpa"

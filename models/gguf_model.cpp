@@ -2,10 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "models/file_error.h"
 #include "models/gguf.h"
+#include "models/utf8.h"
 
 namespace sotto::models {
 namespace {
@@ -170,15 +172,22 @@ std::optional<Tokenizer> read_tokenizer(const GgufFile& file, std::int64_t vocab
   return Tokenizer(std::move(definition));
 }
 
+// The model's name, unless it would not show well.
+std::string display_name(const GgufFile& file, const std::filesystem::path& path) {
+  const std::string name = file.text("general.name").value_or("");
+  const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; };
+  const bool shows_well = !name.empty() && name.size() <= 200 && !repaired_utf8(name) &&
+                          std::none_of(name.begin(), name.end(), is_control);
+  return shows_well ? name : path.stem().string();
+}
+
 }  // namespace
 
 Model load_gguf(const std::filesystem::path& path, LoadTokenizer tokenizer) {
   const GgufFile file(path);
   check_architecture(file);
   const LlamaConfig config = read_config(file);
-  Model model{.name = file.text("general.name").value_or(path.stem().string()),
-              .weights = {},
-              .tokenizer = {}};
+  Model model{.name = display_name(file, path), .weights = {}, .tokenizer = {}};
   if (tokenizer == LoadTokenizer::yes) model.tokenizer = read_tokenizer(file, config.vocab);
   const bool tied = !file.tensors().contains(kTensorNames.output);
   model.weights = assemble_llama(config, file.name(), file.tensors(), kTensorNames, tied);

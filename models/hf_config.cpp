@@ -32,7 +32,7 @@ void check_supported(const JsonView& config) {
     act->fail(excerpt(act->text()) + " is not supported (supported: \"silu\")");
   }
   for (const char* bias : {"attention_bias", "mlp_bias"}) {
-    if (const auto on = config.find(bias); on && on->boolean()) on->fail("is not supported");
+    if (const auto on = config.find(bias); on && on->boolean()) on->fail("true is not supported");
   }
   if (const auto quantization = config.find("quantization_config")) {
     quantization->fail("quantised checkpoints are not supported; use F32, F16 or BF16, or GGUF");

@@ -108,15 +108,16 @@ Model load_hugging_face(const fs::path& path, LoadTokenizer tokenizer) {
 
   Model model{
       .name = fs::weakly_canonical(folder).filename().string(), .weights = {}, .tokenizer = {}};
+  const Checkpoint checkpoint = is_folder ? open_folder(path) : open_single(path);
+  model.weights =
+      assemble_llama(config.llama, path.string(), checkpoint.tensors, kTensorNames, config.tied);
+  // Only now is the size of the vocabulary more than the file's word.
   const fs::path tokenizer_path = folder / "tokenizer.json";
   if (tokenizer == LoadTokenizer::yes && fs::exists(tokenizer_path)) {
     const nlohmann::json document = parse_file(tokenizer_path);
     model.tokenizer =
         read_hf_tokenizer({document, tokenizer_path.string(), ""}, config.llama.vocab);
   }
-  const Checkpoint checkpoint = is_folder ? open_folder(path) : open_single(path);
-  model.weights =
-      assemble_llama(config.llama, path.string(), checkpoint.tensors, kTensorNames, config.tied);
   return model;
 }
 

@@ -24,7 +24,7 @@ class JsonView {
       : value_(&value), file_(std::move(file)), field_(std::move(field)) {}
 
   [[noreturn]] void fail(const std::string& problem) const {
-    throw FileError(file_, field_, problem);
+    throw FileError(file_, field_.empty() ? "document" : field_, problem);
   }
 
   // A member of this object: at() fails where it is absent, find() gives nothing where it is absent

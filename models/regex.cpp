@@ -96,11 +96,11 @@ std::optional<RegexScanner::Match> RegexScanner::find(std::string_view text, std
       pcre2_match(code_.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), start,
                   PCRE2_NO_UTF_CHECK, match_data_.get(), match_context_.get());
   if (result == PCRE2_ERROR_NOMATCH) return std::nullopt;
-  if (result < 0) throw Error("pattern of the tokenizer: " + message_of(result));
+  if (result < 0) throw Error("a pattern cannot be matched: " + message_of(result));
   const std::size_t* range = pcre2_get_ovector_pointer(match_data_.get());
   // \K can move a match's start.
   if (range[0] < start || range[1] < range[0]) {
-    throw Error("pattern of the tokenizer: a match ends before it starts");
+    throw Error("a match of a pattern ends before it starts");
   }
   return Match{range[0], range[1]};
 }

@@ -46,7 +46,8 @@ struct Tokenizer::Scratch {
 };
 
 Tokenizer::Tokenizer(TokenizerDefinition definition)
-    : pre_tokenizer_(std::move(definition.pre_tokenizer)),
+    : file_(definition.file),
+      pre_tokenizer_(std::move(definition.pre_tokenizer)),
       ignore_merges_(definition.ignore_merges) {
   const auto fail = [&](const std::string& field, std::size_t index, const std::string& problem) {
     throw FileError(definition.file, fmt::format("{}[{}]", field, index), problem);
@@ -116,8 +117,12 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
   const std::optional<std::string> repaired = repaired_utf8(text);
   std::vector<std::int32_t> ids;
   Scratch scratch;
-  pre_tokenizer_.split(repaired ? *repaired : text,
-                       [&](std::string_view piece) { encode_piece(piece, scratch, ids); });
+  try {
+    pre_tokenizer_.split(repaired ? *repaired : text,
+                         [&](std::string_view piece) { encode_piece(piece, scratch, ids); });
+  } catch (const Error& error) {
+    throw FileError(file_, "pre-tokenizer", error.what());
+  }
   return ids;
 }
 

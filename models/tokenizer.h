@@ -38,7 +38,7 @@ class Tokenizer {
   // What is not UTF-8 is read as U+FFFD, as a browser or Python's errors="replace" does. A byte
   // that is no token gives the unknown token or, without one, nothing, as in Hugging Face
   // tokenizers.
-  // Throws InvalidArgument for a text of 2 GiB or more, Error where a pattern of the file's own
+  // Throws InvalidArgument for a text of 2 GiB or more, FileError where a pattern of the file's own
   // needs too many steps on this text.
   std::vector<std::int32_t> encode(std::string_view text) const;
 
@@ -57,6 +57,7 @@ class Tokenizer {
 
   void encode_piece(std::string_view piece, Scratch& scratch, std::vector<std::int32_t>& ids) const;
 
+  std::string file_;
   PreTokenizer pre_tokenizer_;
   bool ignore_merges_;
   std::vector<std::string> texts_;                         // by id, in bytes

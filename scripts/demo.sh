@@ -19,7 +19,7 @@ cat <<END
 The picture:  $PWD/build/demo.html  (open it in a browser)
 What next:
   make demo WINDOWS=all                          the whole text: smaller errors
-  make demo TEXT=my.txt MODES=exact,int8qk+fast  a text and recipes of your own
+  make demo TEXT=my.txt MODES=fp8,int8qk+v_mean   a text and recipes of your own
   build/release/bin/sotto eval --help            everything it can do
   build/release/bin/sotto info                   what this machine can run, and why not the rest
   README.md                                      the first C++ program

@@ -57,7 +57,8 @@ build() { # preset [target...]
 run_ctest() { # preset
   local labels=(-LE long)
   if [ "$scope" = all ]; then labels=(); fi
-  ctest --preset "$1" -j "$CMAKE_BUILD_PARALLEL_LEVEL" --progress --no-tests=error \
+  # OpenMP's idle threads would otherwise spin and starve the tests beside them.
+  OMP_WAIT_POLICY=passive ctest --preset "$1" -j "$CMAKE_BUILD_PARALLEL_LEVEL" --progress --no-tests=error \
     "${labels[@]}" --output-junit "$results/$1.xml"
 }
 

@@ -96,7 +96,7 @@ struct Tensor {
   }
 
   explicit operator bool() const { return rank > 0; }
-  std::int64_t numel() const;
+  std::int64_t numel() const;  // the largest int64 where the product overflows
   std::int64_t size(int dim) const { return shape[static_cast<std::size_t>(dim)]; }
   std::int64_t stride(int dim) const { return strides[static_cast<std::size_t>(dim)]; }
 

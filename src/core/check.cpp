@@ -9,6 +9,9 @@ namespace sotto::core {
 
 void check_present(std::string_view argument, const Tensor& tensor) {
   if (!tensor) fail(argument, "is required, got no tensor");
+  if (tensor.rank > Tensor::kMaxRank) {
+    fail(argument, "must have at most {} dimensions, got {}", Tensor::kMaxRank, tensor.rank);
+  }
 }
 
 void check_rank(std::string_view argument, const Tensor& tensor, int rank) {

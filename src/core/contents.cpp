@@ -27,12 +27,12 @@ void check_pages(std::string_view argument, const Tensor& table, std::int64_t b,
   }
 }
 
-void check_batch_idx(const Tensor& batch_idx, std::int64_t rows) {
+void check_batch_idx(std::string_view argument, const Tensor& batch_idx, std::int64_t rows) {
   if (!on_host(batch_idx)) return;
   for (std::int64_t b = 0; b < batch_idx.size(0); ++b) {
     const std::int64_t row = int_at(batch_idx, b);
     if (row < 0 || row >= rows) {
-      fail("batch_idx", "entry {} must lie in [0, {}), the cache's rows, got {}", b, rows, row);
+      fail(argument, "entry {} must lie in [0, {}), the cache's rows, got {}", b, rows, row);
     }
   }
 }
@@ -131,7 +131,7 @@ void check_contents(const AttentionArgs& args, const Problem& problem) {
   if (problem.packed_k) check_cu_seqlens("seq.cu_seqlens_k", seq.cu_seqlens_k, args.k.size(0));
   check_seqused("seq.seqused_q", seq.seqused_q, q, seq.cu_seqlens_q);
   check_seqused("seq.seqused_k", seq.seqused_k, k, seq.cu_seqlens_k);
-  check_batch_idx(args.cache.batch_idx, args.k.size(0));
+  check_batch_idx("cache.batch_idx", args.cache.batch_idx, args.k.size(0));
   const auto check_longest = [&](std::string_view name, const Tensor& cu, std::int64_t longest) {
     for (std::int64_t b = 0; b < problem.batch; ++b) {
       if (const std::int64_t len = int_at(cu, b + 1) - int_at(cu, b); len > longest) {
@@ -180,7 +180,7 @@ void check_contents(const AppendKvArgs& args) {
   if (args.k.device.type != DeviceType::cpu) return;
   const TokenShape tokens = token_shape("k", args.k, args.cu_seqlens, "cu_seqlens");
   if (tokens.packed) check_cu_seqlens("cu_seqlens", args.cu_seqlens, tokens.rows);
-  check_batch_idx(args.batch_idx, args.k_cache.size(0));
+  check_batch_idx("batch_idx", args.batch_idx, args.k_cache.size(0));
   const bool paged = static_cast<bool>(args.page_table);
   const std::int64_t capacity =
       paged ? args.page_table.size(1) * args.k_cache.size(1) : args.k_cache.size(1);

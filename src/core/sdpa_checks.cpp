@@ -1,5 +1,6 @@
 // What sdpa() asks beyond a legal AttentionArgs.
 #include "core/element.h"
+#include "core/geometry.h"
 #include "core/sdpa_composed.h"
 #include "core/validate.h"
 
@@ -45,6 +46,25 @@ void check(const AttentionArgs& args, const SdpaOptions& options, const Problem&
   if (options.rope) check_rope(rope_of_keys(options), k, problem.device);
 }
 
+namespace {
+
+// Bottom right, the first of more queries than keys stand before position 0. That is harmless
+// where the mask hides all keys from them, as the causal one does.
+void check_positions_not_negative(const AttentionArgs& args, const Problem& problem) {
+  if (problem.mask_align == Mask::Align::top_left || problem.mask_right == 0) return;
+  for (std::int64_t b = 0; b < problem.batch; ++b) {
+    const Sequence sequence = sequence_at(args, problem, b);
+    if (sequence.offset < 0 && sequence.len_k > 0) {
+      fail("rope.positions",
+           "is required: sequence {} has {} queries for {} keys, and the bottom-right mask would "
+           "put the first at the negative position {}",
+           b, sequence.len_q, sequence.len_k, sequence.offset);
+    }
+  }
+}
+
+}  // namespace
+
 void check_contents(const AttentionArgs& args, const SdpaOptions& options, const Problem& problem) {
   check_contents(args, problem);
   if (!options.rope || problem.device.type != DeviceType::cpu) return;
@@ -55,6 +75,8 @@ void check_contents(const AttentionArgs& args, const SdpaOptions& options, const
   // Bottom right, the last query stands at the last key: the keys' check covers it.
   if (options.rope.positions || problem.mask_align == Mask::Align::top_left) {
     check_rope_contents(options.rope, q, seq.cu_seqlens_q);
+  } else {
+    check_positions_not_negative(args, problem);
   }
 }
 

@@ -103,6 +103,7 @@ void check_rope(const Rope& rope, const TokenShape& tokens, const Device& device
   }
   check_table("rope.cos", rope.cos, Dtype::f32, {rope.cos.size(0), width}, "[positions, width]",
               device);
+  if (rope.cos.size(0) < 1) fail("rope.cos", "must have at least one row, got none");
   check_table("rope.sin", rope.sin, Dtype::f32, {rope.cos.size(0), width}, "rope.cos's", device);
   if (!rope.positions) return;
   const Tensor& positions = rope.positions;

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <limits>
 #include <span>
 #include <utility>
 
@@ -61,6 +62,12 @@ void set_shape(Tensor& tensor, std::initializer_list<std::int64_t> shape) {
   }
 }
 
+// Dimensions that are really there, whatever somebody wrote into `rank`.
+std::span<const std::int64_t> sizes_of(const Tensor& tensor) {
+  return std::span(tensor.shape)
+      .first(static_cast<std::size_t>(std::clamp(tensor.rank, 0, Tensor::kMaxRank)));
+}
+
 }  // namespace
 
 Tensor::Tensor(void* elements, Dtype type, std::initializer_list<std::int64_t> sizes, Device where)
@@ -87,7 +94,9 @@ Tensor::Tensor(void* elements, Dtype type, std::initializer_list<std::int64_t> s
 
 std::int64_t Tensor::numel() const {
   std::int64_t n = rank > 0 ? 1 : 0;
-  for (int d = 0; d < rank; ++d) n *= size(d);
+  for (const std::int64_t size : sizes_of(*this)) {
+    if (__builtin_mul_overflow(n, size, &n)) return std::numeric_limits<std::int64_t>::max();
+  }
   return n;
 }
 
@@ -103,9 +112,7 @@ Tensor Tensor::transposed(int dim_a, int dim_b) const {
 
 std::string to_string(const Tensor& tensor) {
   if (!tensor) return "no tensor";
-  return fmt::format(
-      "{} [{}]", dtype_name(tensor.dtype),
-      fmt::join(std::span(tensor.shape).first(static_cast<std::size_t>(tensor.rank)), ", "));
+  return fmt::format("{} [{}]", dtype_name(tensor.dtype), fmt::join(sizes_of(tensor), ", "));
 }
 
 std::string to_string(const Device& device) {

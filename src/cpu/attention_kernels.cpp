@@ -90,7 +90,8 @@ class BlockStep {
     } else {
       softmax<false>();
     }
-    if (tile_.v_finite || step_.row_begin == nullptr) {
+    const bool all_seen = step_.row_begin == nullptr && step_.mask == nullptr;
+    if (tile_.v_finite || all_seen) {
       add_values();
     } else {
       add_visible_values();
@@ -194,17 +195,20 @@ class BlockStep {
     for (int v = 0; v < kVecs; ++v) hn::Store(rescale_[v], d_, rescale + v * lanes_);
     for (std::int64_t i = 0; i < step_.dim_v; ++i) {
       for (std::int64_t row = 0; row < rows(); ++row) {
-        const std::int64_t end = std::min<std::int64_t>(step_.row_end[row], step_.key_end);
         float sum = 0.0f;
-        for (std::int64_t j = std::max<std::int64_t>(step_.row_begin[row], step_.key_begin);
-             j < end; ++j) {
-          if (step_.mask != nullptr && step_.mask[j * rows() + row] == -kInfinity) continue;
+        for (std::int64_t j = step_.key_begin; j < step_.key_end; ++j) {
+          if (!is_seen(j, row)) continue;
           sum += step_.scores[j * rows() + row] * tile_.v[j * step_.dim_v + i];
         }
         float& o = block_.o[i * rows() + row];
         o = o * rescale[row] + sum;
       }
     }
+  }
+
+  bool is_seen(std::int64_t key, std::int64_t row) const {
+    if (step_.mask != nullptr && step_.mask[key * rows() + row] == -kInfinity) return false;
+    return step_.row_begin == nullptr || (key >= step_.row_begin[row] && key < step_.row_end[row]);
   }
 
   static constexpr float kInfinity = std::numeric_limits<float>::infinity();

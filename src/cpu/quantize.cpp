@@ -12,7 +12,9 @@
 namespace sotto::cpu {
 namespace {
 
+// Tiles follow memory: some tokens with all their heads, or more of one head.
 constexpr std::int64_t kTokensPerTile = 16;
+constexpr std::int64_t kTokensPerHeadTile = 128;
 
 // Calls f with a reference to each element of a float tensor.
 template <class F>
@@ -23,6 +25,7 @@ void for_each_value(const Tensor& tensor, F&& f, int dimension = 0, std::int64_t
   }
 }
 
+// An atomic maximum: tiles of one share meet here, in any order with the same result.
 void raise_to(float& largest_so_far, float candidate) {
   std::atomic_ref<float> largest(largest_so_far);
   float seen = largest.load(std::memory_order_relaxed);
@@ -62,36 +65,25 @@ class Quantizer {
 };
 
 // The largest magnitude of each scale's share must be known before the first of its elements is
-// rounded. Coarse shares: all rows twice, transformed anew each time, which is cheaper than keeping
-// them; blocks: twice in a row, from the caches; tokens: once.
+// rounded: all rows are transformed twice, which is cheaper than keeping them. A token's row is at
+// hand when its scale is needed: once.
 void Quantizer::run() const {
-  const Scale& descale = args_.descale;
-  const bool per_block = descale && descale.granularity == Granularity::block;
-  const bool per_token = descale && descale.granularity == Granularity::token;
+  const Tensor& values = args_.descale.values;
+  const bool per_token = values && args_.descale.granularity == Granularity::token;
   const std::vector<TokenSequence> sequences =
       token_sequences(args_.x, args_.cu_seqlens, args_.seqused);
-  const Tiles tiles(sequences, per_block ? descale.block : kTokensPerTile, heads_,
-                    per_block || is_head_major(args_.x));
+  const bool one_head = is_head_major(args_.x);
+  const Tiles tiles(sequences, one_head ? kTokensPerHeadTile : kTokensPerTile, heads_, one_head);
   const auto for_each_tile = [&](auto&& f) {
     parallel_for(tiles.count(), [&](std::int64_t i) { f(tiles.at(i)); });
   };
 
-  if (per_block) {
-    for_each_value(descale.values, [](float& scale) { scale = 1.0f; });
-    return for_each_tile([&](const Tile& tile) {
-      float& scale = *scales_of(tile).pointer(tile.head_begin, tile.begin);
-      scale = 0.0f;
-      find_amax(tile);
-      scale = scale_of(scale);
-      write(tile, false);
-    });
-  }
   if (per_token) {
-    for_each_value(descale.values, [](float& scale) { scale = 1.0f; });
-  } else if (descale) {
-    for_each_value(descale.values, [](float& scale) { scale = 0.0f; });
+    for_each_value(values, [](float& scale) { scale = 1.0f; });
+  } else if (values) {
+    for_each_value(values, [](float& scale) { scale = 0.0f; });
     for_each_tile([&](const Tile& tile) { find_amax(tile); });
-    for_each_value(descale.values, [&](float& scale) { scale = scale_of(scale); });
+    for_each_value(values, [&](float& scale) { scale = scale_of(scale); });
   }
   for_each_tile([&](const Tile& tile) { write(tile, per_token); });
 }
@@ -104,19 +96,23 @@ float Quantizer::scale_of(float amax) const {
 void Quantizer::find_amax(const Tile& tile) const {
   const core::ScaleRows scales = scales_of(tile);
   const TokenSequence& sequence = *tile.sequence;
+  const std::int64_t end = std::min(tile.end, sequence.len);
   RowReader reader(args_.x, args_.rope, args_.hadamard);
-  std::vector<float> mean_buffer, amax(static_cast<std::size_t>(tile.head_end - tile.head_begin));
-  for (std::int64_t token = tile.begin; token < std::min(tile.end, sequence.len); ++token) {
-    for (std::int64_t head = tile.head_begin; head < tile.head_end; ++head) {
-      float* row = reader.read(sequence, token, head, token);
-      const float* mean = head_channels(args_.mean, sequence.index, head, mean_buffer);
-      float& so_far = amax[static_cast<std::size_t>(head - tile.head_begin)];
-      so_far = std::max(so_far, center_row(row, mean, dim_));
+  std::vector<float> mean_buffer, amax(static_cast<std::size_t>(heads_));
+  for (std::int64_t run = tile.begin, run_end = 0; run < end; run = run_end) {
+    run_end = scales.run_end(run, end);
+    std::fill(amax.begin(), amax.end(), 0.0f);
+    for (std::int64_t token = run; token < run_end; ++token) {
+      for (std::int64_t head = tile.head_begin; head < tile.head_end; ++head) {
+        float* row = reader.read(sequence, token, head, token);
+        const float* mean = head_channels(args_.mean, sequence.index, head, mean_buffer);
+        float& so_far = amax[static_cast<std::size_t>(head)];
+        so_far = std::max(so_far, center_row(row, mean, dim_));
+      }
     }
-  }
-  for (std::int64_t head = tile.head_begin; head < tile.head_end; ++head) {
-    raise_to(*scales.pointer(head, tile.begin),
-             amax[static_cast<std::size_t>(head - tile.head_begin)]);
+    for (std::int64_t head = tile.head_begin; head < tile.head_end; ++head) {
+      raise_to(*scales.pointer(head, run), amax[static_cast<std::size_t>(head)]);
+    }
   }
 }
 
@@ -165,7 +161,7 @@ void Quantizer::write_dot(const Tile& tile, std::int64_t token, std::int64_t hea
     float dot = 0.0f;
     if (row != nullptr) {
       const float* with = head_channels(args_.dot_with, sequence.index, out_head / sharing, buffer);
-      dot = args_.dot_scale * dot_row(row, with, dim_);
+      dot = dot_row(row, with, dim_, args_.dot_scale);
     }
     static_cast<float*>(args_.dot.data)[core::head_major_offset(
         args_.dot, sequence.place, sequence.index, out_head, token)] = dot;

@@ -1,12 +1,12 @@
 #include "cpu/query_tile.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numbers>
 
 #include "core/element.h"
-#include "core/scaling.h"
 
 namespace sotto::cpu {
 namespace {
@@ -16,11 +16,10 @@ constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr float kLog2e = std::numbers::log2e_v<float>;
 
 // Queries of 16 or 32 bits are shrunk by a power of two until no entry is above 2^-10: a product
-// with 512 fp32 numbers then cannot overflow. Returns the exponent.
-int shrinking_exponent(const float* q, std::int64_t dim) {
-  float amax = 0.0f;
-  for (std::int64_t d = 0; d < dim; ++d) amax = std::max(amax, core::finite_magnitude(q[d]));
-  return amax == 0.0f ? 0 : std::max(0, std::ilogb(amax) + 11);
+// with 512 fp32 numbers then cannot overflow. Returns the exponent for a row's largest magnitude.
+int shrinking_exponent(float largest) {
+  const float finite = std::isfinite(largest) ? largest : kLargest;
+  return finite == 0.0f ? 0 : std::max(0, std::ilogb(finite) + 11);
 }
 
 }  // namespace
@@ -76,16 +75,17 @@ void QueryTile::attend(std::int64_t split) {
 
 void QueryTile::load_query(std::int64_t row) {
   const std::int64_t query = query_of(row), head = head_of(row);
-  core::load_row(problem_.dtype_q, args_.q.at(core::row_offset(args_.q, sequence_.q, query, head)),
-                 problem_.dim_qk, scratch_.row);
+  const SourceRows source{.dtype = problem_.dtype_q,
+                          .data = args_.q.at(core::row_offset(args_.q, sequence_.q, query, head)),
+                          .count = 1};
+  const float largest =
+      std::bit_cast<float>(widen_rows(source, problem_.dim_qk, false, scratch_.row));
   const float descale = q_descale_.at(head, query);
   // Under a cap it belongs to the scores, else to the LSE alone: softmax does not see it.
   const double bias = row_bias(query, head, descale);
-  scratch_.row_bias[row] =
-      static_cast<float>(problem_.softcap > 0.0f ? bias * score_unit_ : bias);
+  scratch_.row_bias[row] = static_cast<float>(problem_.softcap > 0.0f ? bias * score_unit_ : bias);
 
-  const int exponent =
-      core::is_float(problem_.dtype_q) ? shrinking_exponent(scratch_.row, problem_.dim_qk) : 0;
+  const int exponent = core::is_float(problem_.dtype_q) ? shrinking_exponent(largest) : 0;
   const double scale =
       std::ldexp(static_cast<double>(descale) * problem_.scale * score_unit_, exponent);
   scratch_.q_scale[row] = static_cast<float>(std::clamp<double>(scale, -kLargest, kLargest));
@@ -136,7 +136,7 @@ void QueryTile::attend_block(std::int64_t block, std::int64_t first_key, core::K
     step.row_end = scratch_.row_end;
   }
   if (problem_.softcap > 0.0f) {
-    step.cap = problem_.softcap * kLog2e;
+    step.cap = std::min(problem_.softcap * kLog2e, kLargest);
     if (problem_.k_mean || problem_.row_bias) step.row_bias = scratch_.row_bias + first_row;
   }
   if (problem_.key_bias) {

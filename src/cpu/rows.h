@@ -35,7 +35,7 @@ struct Tile {
   std::int64_t head_begin = 0, head_end = 0;
 };
 
-// All rows of some sequences in tiles, each within a block of `tokens` tokens.
+// All rows of some sequences in tiles of up to `tokens` tokens.
 class Tiles {
  public:
   // `sequences` must outlive this. one_head: tiles of one head instead of all.

@@ -111,37 +111,57 @@ HWY_INLINE hn::Vec<D> butterfly_lanes(D d, hn::Vec<D> x, hn::Vec<D> partner) {
   return hn::Add(partner, hn::Xor(x, hn::BitCast(d, upper)));
 }
 
-// The stages within vectors (distances below min(block, lanes)), then times factor.
-template <class D>
-HWY_INLINE void transform_lanes(D d, [[maybe_unused]] std::int64_t block, float factor,
+// The stages within kVectors neighbouring vectors (distances below min(block, their lanes)), then
+// times factor.
+template <int kVectors, class D>
+HWY_INLINE void transform_group(D d, [[maybe_unused]] std::int64_t block, float factor,
                                 float* row) {
-  auto x = hn::LoadU(d, row);
+  const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  hn::Vec<D> x[kVectors];
+  for (int v = 0; v < kVectors; ++v) {
+    x[v] = hn::LoadU(d, row + v * lanes);
 #if HWY_TARGET != HWY_SCALAR  // which has one lane
-  x = butterfly_lanes<1>(d, x, hn::Shuffle2301(x));
-  if (block > 2) x = butterfly_lanes<2>(d, x, hn::Shuffle1032(x));
-  if (block > 4 && hn::Lanes(d) > 4) x = butterfly_lanes<4>(d, x, hn::SwapAdjacentBlocks(x));
-  if (block > 8 && hn::Lanes(d) > 8) {
-    x = butterfly_lanes<8>(d, x, hn::SwapAdjacentBlocks(hn::ReverseBlocks(d, x)));
-  }
+    x[v] = butterfly_lanes<1>(d, x[v], hn::Shuffle2301(x[v]));
+    if (block > 2) x[v] = butterfly_lanes<2>(d, x[v], hn::Shuffle1032(x[v]));
+    if (block > 4 && lanes > 4) x[v] = butterfly_lanes<4>(d, x[v], hn::SwapAdjacentBlocks(x[v]));
+    if (block > 8 && lanes > 8) {
+      x[v] = butterfly_lanes<8>(d, x[v], hn::SwapAdjacentBlocks(hn::ReverseBlocks(d, x[v])));
+    }
 #endif
-  hn::StoreU(hn::Mul(x, hn::Set(d, factor)), d, row);
+  }
+  for (int distance = 1; distance < kVectors; distance *= 2) {
+    for (int v = 0; v < kVectors; ++v) {
+      if ((v & distance) != 0) continue;
+      const auto a = x[v], b = x[v + distance];
+      x[v] = hn::Add(a, b);
+      x[v + distance] = hn::Sub(a, b);
+    }
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    hn::StoreU(hn::Mul(x[v], hn::Set(d, factor)), d, row + v * lanes);
+  }
 }
 
-// The fast Walsh-Hadamard transform in each block, times 1/sqrt(block).
+// The fast Walsh-Hadamard transform in each block, times 1/sqrt(block): first in groups of vectors,
+// in registers, then between those.
+template <int kVectors>
 void transform_blocks(std::int64_t dim, std::int64_t block, float* row) {
   const hn::CappedTag<float, 16> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
+  const std::int64_t group = kVectors * lanes;
   const auto normalise = static_cast<float>(1.0 / std::sqrt(static_cast<double>(block)));
-  const float within = block <= lanes ? normalise : 1.0f;
+  const float within = block <= group ? normalise : 1.0f;
   std::int64_t begin = 0;
-  for (; begin + lanes <= dim; begin += lanes) transform_lanes(d, block, within, row + begin);
+  for (; begin + group <= dim; begin += group) {
+    transform_group<kVectors>(d, block, within, row + begin);
+  }
   if (begin < dim) {  // only where a block is smaller than a vector
     HWY_ALIGN float rest[16] = {};
     std::copy(row + begin, row + dim, rest);
-    transform_lanes(d, block, within, rest);
+    transform_group<1>(d, block, within, rest);
     std::copy(rest, rest + (dim - begin), row + begin);
   }
-  for (std::int64_t distance = lanes; distance < block; distance *= 2) {
+  for (std::int64_t distance = group; distance < block; distance *= 2) {
     const auto factor = hn::Set(d, 2 * distance == block ? normalise : 1.0f);
     for (std::int64_t i = 0; i < dim; i += 2 * distance) {
       for (std::int64_t j = i; j < i + distance; j += lanes) {
@@ -155,7 +175,12 @@ void transform_blocks(std::int64_t dim, std::int64_t block, float* row) {
 
 void hadamard_in_range(float* row, std::int64_t dim) {
   const std::int64_t block = std::min<std::int64_t>(256, dim & -dim);
-  if (block > 1) transform_blocks(dim, block, row);
+  if (block <= 1) return;
+  const auto vectors = block / static_cast<std::int64_t>(hn::Lanes(hn::CappedTag<float, 16>()));
+  if (vectors >= 8) return transform_blocks<8>(dim, block, row);
+  if (vectors >= 4) return transform_blocks<4>(dim, block, row);
+  if (vectors >= 2) return transform_blocks<2>(dim, block, row);
+  return transform_blocks<1>(dim, block, row);
 }
 
 void transform_row_in_vectors(const RowSource& source, std::int64_t dim, float* row) {
@@ -192,7 +217,7 @@ float center_row_in_vectors(float* row, const float* mean, std::int64_t dim) {
   });
 }
 
-float dot_row_in_vectors(const float* a, const float* b, std::int64_t dim) {
+float dot_row_in_vectors(const float* a, const float* b, std::int64_t dim, float factor) {
   const hn::CappedTag<float, 16> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   auto sum = hn::Zero(d);
@@ -202,10 +227,11 @@ float dot_row_in_vectors(const float* a, const float* b, std::int64_t dim) {
   }
   float dot = hn::GetLane(hn::SumOfLanes(d, sum));
   for (; i < dim; ++i) dot += a[i] * b[i];
-  if (std::isfinite(dot)) return dot;
+  if (std::isfinite(factor * dot)) return factor * dot;
   // NaN or Inf in the rows, or products beyond a float's range: the latter must not cost a NaN.
   double exact = 0.0;
   for (i = 0; i < dim; ++i) exact += static_cast<double>(a[i]) * b[i];
+  exact *= factor;
   if (!std::isfinite(exact)) return static_cast<float>(exact);
   return static_cast<float>(std::clamp<double>(exact, -kLargest, kLargest));
 }
@@ -284,8 +310,8 @@ float center_row(float* row, const float* mean, std::int64_t dim) {
   return HWY_DYNAMIC_DISPATCH(center_row_in_vectors)(row, mean, dim);
 }
 
-float dot_row(const float* a, const float* b, std::int64_t dim) {
-  return HWY_DYNAMIC_DISPATCH(dot_row_in_vectors)(a, b, dim);
+float dot_row(const float* a, const float* b, std::int64_t dim, float factor) {
+  return HWY_DYNAMIC_DISPATCH(dot_row_in_vectors)(a, b, dim, factor);
 }
 
 void accumulate_row(const float* row, std::int64_t dim, double* sum, double* count) {

@@ -45,7 +45,8 @@ void hadamard_row(float* row, std::int64_t dim);
 // row −= mean (null: 0). Returns the largest magnitude of the finite elements of the result.
 float center_row(float* row, const float* mean, std::int64_t dim);
 
-float dot_row(const float* a, const float* b, std::int64_t dim);
+// factor · Σ a·b
+float dot_row(const float* a, const float* b, std::int64_t dim, float factor);
 
 // Adds the finite elements to `sum` and their numbers to `count`, element by element.
 void accumulate_row(const float* row, std::int64_t dim, double* sum, double* count);

@@ -9,14 +9,6 @@
 namespace sotto::test {
 namespace {
 
-Dtype dtype_named(const std::string& name) {
-  for (Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::e4m3, Dtype::i8}) {
-    if (dtype_name(dtype) == name) return dtype;
-  }
-  if (name == "bool") return Dtype::boolean;
-  throw std::invalid_argument("no dtype " + name);
-}
-
 Operand operand(Dtype dtype, const std::string& scale) {
   Operand operand{.dtype = dtype};
   if (scale == "tensor") {
@@ -68,6 +60,14 @@ bool differ(const std::vector<std::int64_t>& lengths) {
 }
 
 }  // namespace
+
+Dtype dtype_named(const std::string& name) {
+  for (Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::e4m3, Dtype::i8}) {
+    if (dtype_name(dtype) == name) return dtype;
+  }
+  if (name == "bool") return Dtype::boolean;
+  throw std::invalid_argument("no dtype " + name);
+}
 
 AttentionCase::AttentionCase(const std::string& text) : line(text) {
   Spec spec(text);

@@ -30,6 +30,8 @@
 
 namespace sotto::test {
 
+Dtype dtype_named(const std::string& name);  // as dtype_name() spells it
+
 // How one operand is stored.
 struct Operand {
   Dtype dtype = Dtype::f32;

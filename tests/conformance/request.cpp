@@ -392,13 +392,10 @@ Result run_plain(const AttentionCase& c, const Request& request, const std::stri
   return run(plain, request, backend, 0);
 }
 
-Reasons reasons_for_no(const AttentionCase& c, const Request& request, const std::string& backend) {
+Explanation explain_case(const AttentionCase& c, const Request& request,
+                         const std::string& backend) {
   const Run run(c, request, backend, 1);
-  const Explanation explanation = c.recipe ? explain(run.args, request.options) : explain(run.args);
-  for (const BackendAnswer& answer : explanation.answers) {
-    if (answer.backend == backend) return answer.reasons;
-  }
-  return {"is not registered"};
+  return c.recipe ? explain(run.args, request.options) : explain(run.args);
 }
 
 std::int64_t rows_q(const AttentionCase& c, std::size_t b) {

@@ -40,8 +40,9 @@ Result run(const AttentionCase& c, const Request& request, const std::string& ba
 // The same with a plain fp32 output.
 Result run_plain(const AttentionCase& c, const Request& request, const std::string& backend);
 
-// Why a backend would not run it; empty: it would.
-Reasons reasons_for_no(const AttentionCase& c, const Request& request, const std::string& backend);
+// What every backend would say to it.
+Explanation explain_case(const AttentionCase& c, const Request& request,
+                         const std::string& backend);
 
 // Queries of sequence b that have a row in `out`.
 std::int64_t rows_q(const AttentionCase& c, std::size_t b);

@@ -59,7 +59,7 @@ GgufBuilder tiny() {
 
 Model load(const GgufBuilder& file) {
   const TemporaryFolder folder;
-  return load_model(folder.write("tiny.gguf", file.build()));
+  return load_model(folder.write("file_name.gguf", file.build()));
 }
 
 TEST(Gguf, ReadsAModel) {
@@ -98,6 +98,14 @@ TEST(Gguf, ReadsWhatIsOptional) {
   EXPECT_EQ(model.weights.output.size(), kHidden * kVocab);
   EXPECT_EQ(model.weights.config.rotary_dim, 8);
   EXPECT_EQ(model.weights.config.rope_factors, (std::vector<float>{2, 2, 4, 16}));
+}
+
+TEST(Gguf, ShowsNoNameThatSteersTheTerminal) {
+  for (const char* name : {"\x1b[2J", "\xff", ""}) {
+    GgufBuilder file = tiny();
+    file.set("general.name", gguf_text(name));
+    EXPECT_EQ(load(file).name, "file_name");
+  }
 }
 
 TEST(Gguf, LeavesTheTokenizerAlone) {

@@ -244,7 +244,8 @@ constexpr double kHuge = 1e300;
 const std::vector<Wrong> kWrong{
     {"model_type", config("model_type", "gpt2"), "/config.json: model_type: \"gpt2\" is not supp"},
     {"no_model_type", no_config("model_type"), "/config.json: model_type: is missing"},
-    {"no_object", [](auto& t) { t.config = json::array(); }, "/config.json: : must be an object"},
+    {"no_object", [](auto& t) { t.config = json::array(); },
+     "/config.json: document: must be an object"},
     {"no_layers", no_config("num_hidden_layers"), "/config.json: num_hidden_layers: is missing"},
     {"zero_layers", config("num_hidden_layers", 0), "/config.json: num_hidden_layers: must be in"},
     {"more_layers", config("num_hidden_layers", 9999999), ": model.layers.1.input_layernorm.weig"},
@@ -259,8 +260,9 @@ const std::vector<Wrong> kWrong{
      "/config.json: num_key_value_heads: must divide the 2 query heads, got 3"},
     {"head_dim", config("head_dim", 1 << 30), "/config.json: head_dim: must be in [1, 4096]"},
     {"head_dim_odd", config("head_dim", 3), "/config.json: head_dim: must be even, got 3"},
-    {"attention_bias", config("attention_bias", true), "/config.json: attention_bias: is not supp"},
-    {"mlp_bias", config("mlp_bias", true), "/config.json: mlp_bias: is not supported"},
+    {"attention_bias", config("attention_bias", true),
+     "/config.json: attention_bias: true is not supp"},
+    {"mlp_bias", config("mlp_bias", true), "/config.json: mlp_bias: true is not supported"},
     {"bias_type", config("mlp_bias", 1), "/config.json: mlp_bias: must be true or false"},
     {"hidden_act", config("hidden_act", "gelu"), "/config.json: hidden_act: \"gelu\" is not"},
     {"quantized", config("quantization_config", {{"quant_method", "gptq"}}),
@@ -324,6 +326,12 @@ const std::vector<Wrong> kWrong{
     {"negative_id", tokenizer("/model/vocab/b", -1), "/tokenizer.json: model.vocab.b: must be in"},
     {"id_type", tokenizer("/model/vocab/b", "1"), "/tokenizer.json: model.vocab.b: must be an int"},
     {"id_twice", tokenizer("/model/vocab/b", 0), "/tokenizer.json: model.vocab.b: 0 is the id of"},
+    {"id_of_a_vocabulary_that_is_not_there",
+     [](auto& t) {
+       t.config["vocab_size"] = 2147483647;
+       t.tokenizer["model"]["vocab"]["b"] = 2147483646;
+     },
+     "/model.safetensors: model.embed_tokens.weight: shape (outermost dimension first) must be "},
     {"added_id", tokenizer("/added_tokens/0/id", 6),
      "/tokenizer.json: added_tokens[0].id: must be"},
     {"merge", tokenizer("/model/merges/0", "ab"), "/tokenizer.json: model.merges[0]: must be two"},

@@ -1,8 +1,8 @@
 // A tensor with its own memory, for tests: any dtype, read and written as floats.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <random>
 #include <vector>
 
@@ -47,7 +47,7 @@ class HostTensor {
 
   static HostTensor ints(const std::vector<std::int32_t>& values) {
     HostTensor t(Dtype::i32, {static_cast<std::int64_t>(values.size())});
-    std::memcpy(t.bytes_.data(), values.data(), values.size() * sizeof(values[0]));
+    std::copy(values.begin(), values.end(), static_cast<std::int32_t*>(t.view_.data));
     return t;
   }
   static HostTensor normal(Dtype dtype, const std::vector<std::int64_t>& shape,
