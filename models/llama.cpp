@@ -11,7 +11,7 @@
 namespace sotto::models {
 namespace {
 
-constexpr std::int64_t kRowBlock = 256;
+constexpr std::int64_t kRowBlock = 512;
 
 std::size_t elements(std::int64_t rows, std::int64_t cols) {
   return static_cast<std::size_t>(rows) * static_cast<std::size_t>(cols);

@@ -128,8 +128,12 @@ class BlockStep {
       z = hn::Add(z, hn::Load(d_, step_.key_bias + key * rows() + row));
     }
     z = clamp(z, limit);
-    if (step_.cap > 0.0f) z = hn::Mul(tanh(z), hn::Set(d_, step_.cap));
-    if (step_.mask != nullptr) z = hn::Add(z, hn::Load(d_, step_.mask + key * rows() + row));
+    if (step_.cap > 0.0f) z = bend(z);
+    if (step_.mask != nullptr) {
+      const Vec mask = hn::Load(d_, step_.mask + key * rows() + row);
+      const auto hidden = hn::Eq(mask, hn::Set(d_, -kInfinity));  // whatever z is: NaN, too
+      z = hn::IfThenElse(hidden, mask, hn::Add(z, mask));
+    }
     if (step_.row_begin != nullptr) {
       const I32 di;
       const auto j = hn::Set(di, static_cast<std::int32_t>(key));
@@ -139,6 +143,14 @@ class BlockStep {
       z = hn::IfThenElse(hn::MaskFromVec(hn::BitCast(d_, seen)), z, hn::Set(d_, -kInfinity));
     }
     return z;
+  }
+
+  // cap · tanh(z / cap). A z far below the cap is as it was, even where z / cap would underflow.
+  HWY_INLINE Vec bend(Vec z) const {
+    const float inverse = std::min(1.0f / step_.cap, std::numeric_limits<float>::max());
+    const Vec ratio = hn::Mul(z, hn::Set(d_, inverse));
+    const auto straight = hn::Lt(hn::Abs(ratio), hn::Set(d_, 0x1p-13f));
+    return hn::IfThenElse(straight, z, hn::Mul(tanh(ratio), hn::Set(d_, step_.cap)));
   }
 
   // scores = P, relative to the new running maximum; rescale_ = what that makes of earlier sums.

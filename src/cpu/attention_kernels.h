@@ -38,7 +38,7 @@ std::uint32_t widen_rows(const SourceRows& rows, std::int64_t dim, bool accumula
 struct RowBlock {
   std::int64_t rows = 0;           // row_block()
   const float* q = nullptr;        // [dim_qk][rows]
-  const float* q_scale = nullptr;  // [rows]: turns q·k · k_scale into scores (or what tanh takes)
+  const float* q_scale = nullptr;  // [rows]: turns q·k · k_scale into scores
   float* o = nullptr;              // [dim_v][rows]: Σ P·V, relative to max
   float* max = nullptr;            // [rows]
   float* sum = nullptr;            // [rows]: Σ P
@@ -59,7 +59,7 @@ struct TileStep {
   const std::int32_t* row_end = nullptr;    // … null: all of [key_begin, key_end)
   const float* row_bias = nullptr;          // [rows], optional: added before the cap
   const float* key_bias = nullptr;          // [kKeyTile][rows], optional: the same
-  float cap = 0.0f;                         // > 0: score = cap · tanh(score)
+  float cap = 0.0f;                         // > 0: score = cap · tanh(score / cap)
   const float* mask = nullptr;              // [kKeyTile][rows], optional: added after the cap
   bool p_e4m3 = false;      // P is scaled by 2^8 and rounded to e4m3; o and sum carry the 2^8
   float* scores = nullptr;  // [kKeyTile][rows], scratch

@@ -15,6 +15,9 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr float kLog2e = std::numbers::log2e_v<float>;
 
+// The nearest float, but finite numbers stay finite; NaN stays NaN.
+float in_float(double x) { return static_cast<float>(std::clamp<double>(x, -kLargest, kLargest)); }
+
 // Queries of 16 or 32 bits are shrunk by a power of two until no entry is above 2^-10: a product
 // with 512 fp32 numbers then cannot overflow. Returns the exponent for a row's largest magnitude.
 int shrinking_exponent(float largest) {
@@ -36,8 +39,7 @@ QueryTile::QueryTile(const AttentionArgs& args, const Problem& problem, const Ti
       first_query_(first_query),
       queries_(std::clamp<std::int64_t>(sequence.len_q - first_query, 0, tiling.queries)),
       q_descale_(args.descale.q, sequence.q, sequence.index, tiling.group),
-      keys_(args, problem, scratch, sequence, kv_head),
-      score_unit_(problem.softcap > 0.0f ? 1.0f / problem.softcap : kLog2e) {}
+      keys_(args, problem, scratch, sequence, kv_head) {}
 
 std::int64_t QueryTile::last_row(std::int64_t block) const {
   return std::min((block + 1) * tiling_.block, rows()) - 1;
@@ -83,12 +85,11 @@ void QueryTile::load_query(std::int64_t row) {
   const float descale = q_descale_.at(head, query);
   // Under a cap it belongs to the scores, else to the LSE alone: softmax does not see it.
   const double bias = row_bias(query, head, descale);
-  scratch_.row_bias[row] = static_cast<float>(problem_.softcap > 0.0f ? bias * score_unit_ : bias);
+  scratch_.row_bias[row] = problem_.softcap > 0.0f ? in_float(bias * kLog2e) : in_float(bias);
 
   const int exponent = core::is_float(problem_.dtype_q) ? shrinking_exponent(largest) : 0;
-  const double scale =
-      std::ldexp(static_cast<double>(descale) * problem_.scale * score_unit_, exponent);
-  scratch_.q_scale[row] = static_cast<float>(std::clamp<double>(scale, -kLargest, kLargest));
+  const double scale = std::ldexp(static_cast<double>(descale) * problem_.scale * kLog2e, exponent);
+  scratch_.q_scale[row] = in_float(scale);
   const float shrink = std::ldexp(1.0f, -exponent);
   const std::int64_t block = row / tiling_.block;
   float* out = scratch_.q + block * tiling_.block * problem_.dim_qk + row % tiling_.block;
@@ -136,7 +137,7 @@ void QueryTile::attend_block(std::int64_t block, std::int64_t first_key, core::K
     step.row_end = scratch_.row_end;
   }
   if (problem_.softcap > 0.0f) {
-    step.cap = std::min(problem_.softcap * kLog2e, kLargest);
+    step.cap = in_float(static_cast<double>(problem_.softcap) * kLog2e);
     if (problem_.k_mean || problem_.row_bias) step.row_bias = scratch_.row_bias + first_row;
   }
   if (problem_.key_bias) {
@@ -191,7 +192,7 @@ void QueryTile::fill_key_bias(std::int64_t block, std::int64_t first_key,
       const std::int64_t offset =
           core::head_major_offset(bias, sequence_.kv, sequence_.index, head_of(row), first_key + j);
       scratch_.key_bias[j * tiling_.block + r] =
-          static_cast<const float*>(bias.data)[offset] * score_unit_;
+          in_float(static_cast<double>(static_cast<const float*>(bias.data)[offset]) * kLog2e);
     }
   }
 }

@@ -48,7 +48,6 @@ class QueryTile {
   std::int64_t queries_;  // within the sequence's length
   core::ScaleRows q_descale_;
   KeyLoader keys_;
-  float score_unit_;  // of what the kernel adds up, in z: log2(e), or 1/softcap before the cap
 };
 
 }  // namespace sotto::cpu

@@ -56,7 +56,7 @@ struct AttentionCase {
 
   Mask mask;
   std::optional<Dtype> dense;
-  bool dense_batch, dense_heads;
+  bool dense_batch = false, dense_heads = false;
   std::optional<float> scale;
   float softcap;
   bool sinks, lse, fast;

@@ -29,6 +29,8 @@ const std::vector<Family>& families() {
            "b2 h4/2 q33 k70 in={f32,bf16,e4m3} {causal_br lse,} "
            "dense={bool:b:h,bool:1:1,f32:b:1,f16:1:h,bf16:1:1}",
            "b2 h4/2 q130 k260 in={f32,i8/i8/e4m3} window=64/3 lse dense={bool:b:1,f32:1:h}",
+           "b2 h4/2 q33 k70 in={f32,e4m3} dense=f32:b:h softcap20 {sinks,bhsd} lse",
+           "b2 h4/2 q9 k40:30 paged16 in={bf16/e4m3/e4m3,i8/i8/e4m3} dense={bool:b:h,bf16:1:1} lse",
        }},
       {"Ragged",
        {
@@ -107,6 +109,9 @@ const std::vector<Family>& families() {
            "b2 h4/2 q150 k{150,400} in=i8/i8/e4m3 v_lo sv=block128 "
            "{causal,window=140/0,causal_br,}",
            "b2 h2 q40:150 k100:290 packed in={e4m3,i8/i8/e4m3} v_lo causal_br had=qkv v_mean",
+           "b2 h2 q20 k100:60 {paged16,batch_idx padded_k} in=i8/i8/e4m3 row_bias q_mean causal_br",
+           "b2 h4/1 q2 k600 splits3 in=bf16/e4m3/e4m3 v_mean had=qkv sinks lse data=v_bias",
+           "b2 h4/1 q2 k600 splits3 in=i8/i8/e4m3 v_lo k_mean sinks lse {causal_br,window=300/0}",
        }},
       {"Recipes",
        {

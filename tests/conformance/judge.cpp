@@ -111,7 +111,7 @@ double sqnr_db(const std::vector<double>& reference, const std::vector<double>& 
 }
 
 double least_arithmetic_db(const AttentionCase& c) {
-  if (c.p_e4m3()) return 30;  // P to e4m3: 32 dB on N(0, 1)
+  if (c.p_e4m3()) return 30;          // P to e4m3: 32 dB on N(0, 1)
   if (c.data == "large") return 100;  // fp32 scores of 1,000 are exact to 1e-4
   if (c.recipe && c.rope.present && c.q.dtype != Dtype::f32)
     return 55;  // ties of a 16-bit rounding

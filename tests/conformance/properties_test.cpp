@@ -1,49 +1,21 @@
 // What must hold between results, whatever the numbers are.
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <numeric>
 
 #include "judge.h"
 #include "output_reader.h"
+#include "properties.h"
 
 namespace sotto::test {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-std::vector<std::string> usable_backends() {
-  std::vector<std::string> names;
-  for (const auto& backend : backends::list()) {
-    if (backend->unusable().empty()) names.emplace_back(backend->name());
-  }
-  return names;
-}
-
-class Properties : public testing::TestWithParam<std::string> {
- protected:
-  // O and LSE in fp32, all sequences in a row.
-  Rows attend(const AttentionCase& c, const Data& data) const {
-    Request request;
-    make_request(c, data, request);
-    Rows all;
-    for (const Rows& rows : run_plain(c, request, GetParam()).sequences) {
-      all.o.insert(all.o.end(), rows.o.begin(), rows.o.end());
-      all.lse.insert(all.lse.end(), rows.lse.begin(), rows.lse.end());
-    }
-    return all;
-  }
-
-  Rows attend(const std::string& line) const {
-    const AttentionCase c(line);
-    return attend(c, make_data(c));
-  }
-};
+class Properties : public OnEveryBackend {};
 
 // Two ways to the same result agree as well as the arithmetic allows.
 void expect_same(const AttentionCase& c, const Rows& a, const Rows& b) {
@@ -139,11 +111,7 @@ Rows attend_in_parts(const std::string& backend, const AttentionCase& whole, con
                 .output = reader.output(),
                 .backend = backend});
   Result result = reader.read();
-  Rows all;
-  for (const Rows& rows : result.sequences) {
-    all.o.insert(all.o.end(), rows.o.begin(), rows.o.end());
-    all.lse.insert(all.lse.end(), rows.lse.begin(), rows.lse.end());
-  }
+  Rows all = joined(result);
   if (merged_result != nullptr) *merged_result = std::move(result);
   return all;
 }
@@ -274,90 +242,6 @@ TEST_P(Properties, ConstantValuesComeOutUnchanged) {
   }
 }
 
-TEST_P(Properties, SameBitsOnEveryRunWithAnyNumberOfThreads) {
-  const int threads = omp_get_max_threads();
-  for (const char* line :
-       {"b3 h4/2 q70 k300 lse in=f32 causal", "b3 h4/2 q1 k900 lse in=bf16 splits4",
-        "b3 h4/1 q2 k700 lse in=e4m3", "b2 h4/2 q70 k200 lse in=bf16 sdpa=int8qk causal",
-        "b2 h4/2 q70 k200 lse in=bf16 sdpa=high+v_mean+smooth_q"}) {
-    const Rows first = attend(line);
-    for (int n : {1, 2, 3, 7}) {
-      omp_set_num_threads(n);
-      const Rows again = attend(line);
-      EXPECT_EQ(first.o, again.o) << line;
-      EXPECT_EQ(first.lse, again.lse) << line;
-    }
-    omp_set_num_threads(threads);
-  }
-}
-
-TEST_P(Properties, NanOfAQueryStaysInItsRow) {
-  for (const char* line : {"b2 h4/2 q40 k90 lse in=f32", "b2 h4/2 q40 k90 lse in=bf16 causal sinks",
-                           "b2 h4/2 q40 k90 lse in=e4m3 sq=token",
-                           "b2 h4/2 q40 k90 in=f32 lse "
-                           "sdpa=fp8",
-                           "q3 k500 h4/1 lse in=bf16/e4m3/e4m3 splits3"}) {
-    const AttentionCase c(line);
-    Data data = make_data(c);
-    const Rows clean = attend(c, data);
-    const std::int64_t query = c.len_q[0] - 1, head = 2;
-    data.sequences[0].q.at(query, head)[3] = kNan;
-    const Rows dirty = attend(c, data);
-    for (std::size_t n = 0; n < clean.o.size(); ++n) {
-      const auto row = static_cast<std::int64_t>(n) / c.dim_v;
-      if (row == query * c.heads_q + head) {
-        ASSERT_TRUE(std::isnan(dirty.o[n])) << line;
-      } else {
-        ASSERT_EQ(dirty.o[n], clean.o[n]) << line << ", row " << row;
-      }
-    }
-    for (std::size_t n = 0; n < clean.lse.size(); ++n) {
-      if (static_cast<std::int64_t>(n) == head * c.len_q[0] + query) {
-        ASSERT_TRUE(std::isnan(dirty.lse[n])) << line;
-      } else {
-        ASSERT_EQ(dirty.lse[n], clean.lse[n]) << line;
-      }
-    }
-  }
-}
-
-TEST_P(Properties, NanOfAHiddenKeyDoesNotLeak) {
-  for (const char* in : {"f32", "bf16", "e4m3 sk=token sv=token"}) {
-    for (const char* mask : {"causal", "window=10/5", "dense=bool:1:1", "dense=f32:1:1"}) {
-      const AttentionCase c(fmt::format("b2 h4/2 q40 k90 lse in={} {}", in, mask));
-      Data data = make_data(c);
-      const std::int64_t key = 50;
-      const std::int64_t offset = c.mask.align == Mask::Align::bottom_right ? 50 : 0;
-      const Rows clean = attend(c, data);
-      for (Tokens* tokens : {&data.sequences[0].k, &data.sequences[0].v}) {
-        std::fill_n(tokens->at(key, 0), tokens->heads * tokens->dim, kNan);
-      }
-      const Rows dirty = attend(c, data);
-      int seen_rows = 0;
-      for (std::int64_t i = 0; i < 40; ++i) {
-        const std::int64_t distance = key - i - offset;
-        const bool seen = c.dense ? data.dense[static_cast<std::size_t>(i * 90 + key)] != -kInfinity
-                                  : (c.mask.left < 0 || distance >= -c.mask.left) &&
-                                        (c.mask.right < 0 || distance <= c.mask.right);
-        seen_rows += seen;
-        for (std::int64_t n = i * 4 * 64; n < (i + 1) * 4 * 64; ++n) {
-          const auto at = static_cast<std::size_t>(n);
-          if (seen) {
-            ASSERT_TRUE(std::isnan(dirty.o[at])) << c.line << ", query " << i;
-          } else {
-            ASSERT_EQ(dirty.o[at], clean.o[at]) << c.line << ", query " << i;
-          }
-        }
-      }
-      ASSERT_LT(seen_rows, 40);
-      // The other sequence does not know of it.
-      for (std::size_t n = 40 * 4 * 64; n < clean.o.size(); ++n) {
-        ASSERT_EQ(dirty.o[n], clean.o[n]) << c.line;
-      }
-    }
-  }
-}
-
 TEST_P(Properties, SmoothingChangesNothingButTheError) {
   for (const char* line :
        {"b2 h4/2 q40 k150 lse in=f32 sinks", "b2 h4/2 q40 k150 lse in=f32 softcap20 causal_br",
@@ -373,37 +257,6 @@ TEST_P(Properties, SmoothingChangesNothingButTheError) {
         for (std::size_t n = 0; n < rows.lse.size(); ++n) {
           ASSERT_NEAR(expected.lse[n], rows.lse[n], 0.3) << c.line;
         }
-      }
-    }
-  }
-}
-
-TEST_P(Properties, FiniteInputNeverGivesNanOrInf) {
-  for (const char* recipe : {"", "sdpa=exact", "sdpa=fp8", "sdpa=fp8-hadamard", "sdpa=int8qk",
-                             "sdpa=high", "sdpa=int8qk+v_mean+smooth_q+hadamard=qkv"}) {
-    for (const char* mask : {"causal softcap30", "window=9/0 sinks"}) {
-      const AttentionCase c(fmt::format("h2/1 q33 k140 lse in=f32 {} {}", recipe, mask));
-      for (const auto& [qk_size, v_size] : std::vector<std::pair<float, float>>{{1e-44f, 1e-42f},
-                                                                                {1e-30f, 1.0f},
-                                                                                {1e-10f, 1e30f},
-                                                                                {30.0f, 1.0f},
-                                                                                {100.0f, 1e-40f},
-                                                                                {1e4f, 1.0f},
-                                                                                {1e10f, 1e30f},
-                                                                                {1e15f, 1.0f}}) {
-        Data data = make_data(c);
-        for (SequenceData& s : data.sequences) {
-          for (float& x : s.q.values) x *= qk_size;
-          for (float& x : s.k.values) x *= qk_size;
-          for (float& x : s.v.values) x *= v_size;
-        }
-        const Rows rows = attend(c, data);
-        const auto finite = [](double x) { return std::isfinite(x); };
-        ASSERT_TRUE(std::all_of(rows.o.begin(), rows.o.end(), finite))
-            << c.line << ", Q and K of " << qk_size << ", V of " << v_size;
-        ASSERT_TRUE(std::none_of(rows.lse.begin(), rows.lse.end(),
-                                 [](double x) { return std::isnan(x) || x == kInfinity; }))
-            << c.line << ", Q and K of " << qk_size << ", V of " << v_size;
       }
     }
   }
@@ -469,18 +322,13 @@ TEST_P(Properties, AppendThenAttendIsAttendWhole) {
                  .k_mean = args.smoothing.k_mean,
                  .backend = GetParam()});
     }
-    Rows appended;
-    for (const Rows& rows : run_plain(c, request, GetParam()).sequences) {
-      appended.o.insert(appended.o.end(), rows.o.begin(), rows.o.end());
-      appended.lse.insert(appended.lse.end(), rows.lse.begin(), rows.lse.end());
-    }
+    const Rows appended = joined(run_plain(c, request, GetParam()));
     // A number that lies between two codes may go either way.
     EXPECT_GE(sqnr_db(whole.o, appended.o), c.quantized() ? 45 : 110) << c.line;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(, Properties, testing::ValuesIn(usable_backends()),
-                         [](const auto& backend) { return test_name(backend.param); });
+INSTANTIATE_TEST_SUITE_P(, Properties, testing::ValuesIn(usable_backends()), backend_name);
 
 }  // namespace
 }  // namespace sotto::test

@@ -197,13 +197,13 @@ INSTANTIATE_TEST_SUITE_P(All, LlamaForward, testing::Combine(testing::Bool(), te
 
 TEST(Llama, FeedForwardInBlocksOfRowsIsTheSame) {
   const LlamaWeights weights = small_model(true, true);
-  std::vector<std::int32_t> tokens(300, 3);  // more than a block
-  Llama model(weights, 300);
+  std::vector<std::int32_t> tokens(600, 3);  // more than a block
+  Llama model(weights, 600);
   const auto hidden =
       model.forward(tokens, [](std::int64_t, const AttentionArgs& args, const Rope&) {
         std::fill_n(static_cast<float*>(args.out.data), args.out.numel(), 0.5f);
       });
-  for (std::size_t row = 1; row < 300; ++row)
+  for (std::size_t row = 1; row < 600; ++row)
     for (std::size_t i = 0; i < 40; ++i) ASSERT_NEAR(hidden[row * 40 + i], hidden[i], 1e-4) << row;
 }
 

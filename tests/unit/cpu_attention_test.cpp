@@ -3,9 +3,11 @@
 #include <gtest/gtest.h>
 #include <omp.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <random>
 
@@ -185,7 +187,6 @@ TEST(CpuAttention, FiniteInputStaysFinite) {
 TEST(CpuAttention, HugeValuesKeepTheirPrecision) {
   Inputs in(40, 300);
   const std::vector<float> ordinary = attend(in);
-  // Powers of two, from the second tile of keys on.
   Inputs huge = in;
   for (std::int64_t i = 0; i < huge.v.numel(); ++i) huge.v.set(i, in.v.get(i) * 0x1p124f);
   std::vector<float> result = attend(huge);
@@ -193,9 +194,21 @@ TEST(CpuAttention, HugeValuesKeepTheirPrecision) {
   EXPECT_EQ(result, ordinary);
 }
 
+TEST(CpuAttention, SoftcapsOfAnySize) {
+  const Inputs in(20, 300);
+  const auto with = [&](float softcap, const char* backend) {
+    return attend(in, [&](AttentionArgs& args) {
+      args.softcap = softcap;
+      args.backend = backend;
+    });
+  };
+  for (float softcap : {1e-44f, 1e-30f, 1e-3f, 1.0f, 50.0f, 1e6f, 1e30f, kLargest}) {
+    EXPECT_GT(sqnr_db(with(softcap, "reference"), with(softcap, "cpu")), 115.0) << softcap;
+  }
+}
+
 TEST(CpuAttention, LowestFloatInAMaskHidesNothingByItself) {
   const Inputs in(5, 200);
-  std::mt19937 random(1);
   HostTensor mask(Dtype::f32, {1, 1, 5, 200}, std::vector<float>(1000, -kLargest));
   // A row of nothing but the lowest float attends, as with PyTorch, to all keys.
   EXPECT_GT(std::fabs(attend(in, [&](AttentionArgs& args) { args.mask.dense = mask; })[0]), 0.0f);
@@ -234,17 +247,19 @@ TEST(CpuAttention, HiddenKeysDoNotReachARow) {
 }
 
 TEST(CpuAttention, KeysHiddenByADenseMaskDoNotReachARow) {
-  for_each_target([] {
-    Inputs in(30, 200);
-    in.v.set(150 * 2 * 64 + 7, kNaN);
-    HostTensor mask(Dtype::boolean, {1, 1, 30, 200});
-    for (std::int64_t i = 0; i < mask.numel(); ++i) {
-      const bool may = i % 200 != 150 || i / 200 >= 20;  // rows from 20 on see key 150
-      *reinterpret_cast<std::uint8_t*>(mask.view().at(i)) = may;
+  HostTensor mask(Dtype::boolean, {1, 1, 30, 200});
+  for (std::int64_t i = 0; i < mask.numel(); ++i) {
+    const bool may = i % 200 != 150 || i / 200 >= 20;  // rows from 20 on see key 150
+    *reinterpret_cast<std::uint8_t*>(mask.view().at(i)) = may;
+  }
+  for_each_target([&] {
+    for (HostTensor Inputs::*tensor : {&Inputs::k, &Inputs::v}) {
+      Inputs in(30, 200);
+      (in.*tensor).set(150 * 2 * 64 + 7, kNaN);
+      const std::vector<bool> rows =
+          rows_not_finite(attend(in, [&](AttentionArgs& args) { args.mask.dense = mask; }), 4 * 64);
+      for (std::size_t i = 0; i < 30; ++i) EXPECT_EQ(rows[i], i >= 20) << i;
     }
-    const std::vector<bool> rows =
-        rows_not_finite(attend(in, [&](AttentionArgs& args) { args.mask.dense = mask; }), 4 * 64);
-    for (std::size_t i = 0; i < 30; ++i) EXPECT_EQ(rows[i], i >= 20) << i;
   });
 }
 

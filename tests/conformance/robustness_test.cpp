@@ -1,0 +1,277 @@
+// What no input and no way of running may do to a result.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <thread>
+
+#include "properties.h"
+
+namespace sotto::test {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+class Robustness : public OnEveryBackend {};
+
+TEST_P(Robustness, SameBitsOnEveryRunWithAnyNumberOfThreads) {
+  const int threads = omp_get_max_threads();
+  for (const char* line :
+       {"b3 h4/2 q70 k300 lse in=f32 causal", "b3 h4/2 q1 k900 lse in=bf16 splits4",
+        "b3 h4/1 q2 k700 lse in=e4m3", "b2 h4/2 q70 k200 lse in=bf16 sdpa=int8qk causal",
+        "b2 h4/2 q70 k200 lse in=bf16 sdpa=high+v_mean+smooth_q"}) {
+    const Rows first = attend(line);
+    for (int n : {1, 2, 3, 7}) {
+      omp_set_num_threads(n);
+      const Rows again = attend(line);
+      EXPECT_EQ(first.o, again.o) << line;
+      EXPECT_EQ(first.lse, again.lse) << line;
+    }
+    omp_set_num_threads(threads);
+  }
+}
+
+TEST_P(Robustness, NanOfAQueryStaysInItsRow) {
+  for (const char* line : {"b2 h4/2 q40 k90 lse in=f32", "b2 h4/2 q40 k90 lse in=bf16 causal sinks",
+                           "b2 h4/2 q40 k90 lse in=e4m3 sq=token",
+                           "b2 h4/2 q40 k90 in=f32 lse "
+                           "sdpa=fp8",
+                           "q3 k500 h4/1 lse in=bf16/e4m3/e4m3 splits3"}) {
+    const AttentionCase c(line);
+    Data data = make_data(c);
+    const Rows clean = attend(c, data);
+    const std::int64_t query = c.len_q[0] - 1, head = 2;
+    data.sequences[0].q.at(query, head)[3] = kNan;
+    const Rows dirty = attend(c, data);
+    for (std::size_t n = 0; n < clean.o.size(); ++n) {
+      const auto row = static_cast<std::int64_t>(n) / c.dim_v;
+      if (row == query * c.heads_q + head) {
+        ASSERT_TRUE(std::isnan(dirty.o[n])) << line;
+      } else {
+        ASSERT_EQ(dirty.o[n], clean.o[n]) << line << ", row " << row;
+      }
+    }
+    for (std::size_t n = 0; n < clean.lse.size(); ++n) {
+      if (static_cast<std::int64_t>(n) == head * c.len_q[0] + query) {
+        ASSERT_TRUE(std::isnan(dirty.lse[n])) << line;
+      } else {
+        ASSERT_EQ(dirty.lse[n], clean.lse[n]) << line;
+      }
+    }
+  }
+}
+
+TEST_P(Robustness, NanOfAHiddenKeyDoesNotLeak) {
+  for (const char* in : {"f32", "bf16", "e4m3 sk=token sv=token"}) {
+    for (const char* mask : {"causal", "window=10/5", "dense=bool:1:1", "dense=f32:1:1"}) {
+      const AttentionCase c(fmt::format("b2 h4/2 q40 k90 lse in={} {}", in, mask));
+      Data data = make_data(c);
+      const std::int64_t key = 50;
+      const std::int64_t offset = c.mask.align == Mask::Align::bottom_right ? 50 : 0;
+      const Rows clean = attend(c, data);
+      for (Tokens* tokens : {&data.sequences[0].k, &data.sequences[0].v}) {
+        std::fill_n(tokens->at(key, 0), tokens->heads * tokens->dim, kNan);
+      }
+      const Rows dirty = attend(c, data);
+      int seen_rows = 0;
+      for (std::int64_t i = 0; i < 40; ++i) {
+        const std::int64_t distance = key - i - offset;
+        const bool seen = c.dense ? data.dense[static_cast<std::size_t>(i * 90 + key)] != -kInfinity
+                                  : (c.mask.left < 0 || distance >= -c.mask.left) &&
+                                        (c.mask.right < 0 || distance <= c.mask.right);
+        seen_rows += seen;
+        for (std::int64_t n = i * 4 * 64; n < (i + 1) * 4 * 64; ++n) {
+          const auto at = static_cast<std::size_t>(n);
+          if (seen) {
+            ASSERT_TRUE(std::isnan(dirty.o[at])) << c.line << ", query " << i;
+          } else {
+            ASSERT_EQ(dirty.o[at], clean.o[at]) << c.line << ", query " << i;
+          }
+        }
+      }
+      ASSERT_LT(seen_rows, 40);
+      // The other sequence does not know of it.
+      for (std::size_t n = 40 * 4 * 64; n < clean.o.size(); ++n) {
+        ASSERT_EQ(dirty.o[n], clean.o[n]) << c.line;
+      }
+    }
+  }
+}
+
+TEST_P(Robustness, FiniteInputNeverGivesNanOrInf) {
+  for (const char* recipe : {"", "sdpa=exact", "sdpa=fp8", "sdpa=fp8-hadamard", "sdpa=int8qk",
+                             "sdpa=high", "sdpa=int8qk+v_mean+smooth_q+hadamard=qkv"}) {
+    for (const char* mask : {"causal softcap30", "window=9/0 sinks"}) {
+      const AttentionCase c(fmt::format("h2/1 q33 k140 lse in=f32 {} {}", recipe, mask));
+      for (const auto& [qk_size, v_size] : std::vector<std::pair<float, float>>{{1e-44f, 1e-42f},
+                                                                                {1e-30f, 1.0f},
+                                                                                {1e-10f, 1e30f},
+                                                                                {30.0f, 1.0f},
+                                                                                {100.0f, 1e-40f},
+                                                                                {1e4f, 1.0f},
+                                                                                {1e10f, 1e30f},
+                                                                                {1e15f, 1.0f}}) {
+        Data data = make_data(c);
+        for (SequenceData& s : data.sequences) {
+          for (float& x : s.q.values) x *= qk_size;
+          for (float& x : s.k.values) x *= qk_size;
+          for (float& x : s.v.values) x *= v_size;
+        }
+        const Rows rows = attend(c, data);
+        const auto finite = [](double x) { return std::isfinite(x); };
+        ASSERT_TRUE(std::all_of(rows.o.begin(), rows.o.end(), finite))
+            << c.line << ", Q and K of " << qk_size << ", V of " << v_size;
+        ASSERT_TRUE(std::none_of(rows.lse.begin(), rows.lse.end(),
+                                 [](double x) { return std::isnan(x) || x == kInfinity; }))
+            << c.line << ", Q and K of " << qk_size << ", V of " << v_size;
+      }
+    }
+  }
+}
+
+// Memory that a plan may work in.
+class AlignedMemory {
+ public:
+  explicit AlignedMemory(std::size_t bytes) : bytes_(bytes), memory_(bytes + 64) {}
+  Workspace span() {
+    void* start = memory_.data();
+    std::size_t space = memory_.size();
+    return {static_cast<std::byte*>(std::align(64, bytes_, start, space)), bytes_};
+  }
+
+ private:
+  std::size_t bytes_;
+  std::vector<std::byte> memory_;
+};
+
+// A request of which each runner has outputs of its own.
+struct Runner {
+  Runner(const AttentionCase& c, const Request& request, const std::string& backend)
+      : args(request.args),
+        out(static_cast<std::size_t>(c.batch * c.len_q[0] * c.heads_q * c.dim_v)) {
+    args.backend = backend;
+    args.out = Tensor(out.data(), {c.batch, c.len_q[0], c.heads_q, c.dim_v});
+  }
+
+  AttentionArgs args;
+  std::vector<float> out;
+};
+
+TEST_P(Robustness, APlanRunsInSeveralThreadsAtOnce) {
+  const AttentionCase c("b2 h4/2 q40 k200 in=bf16 causal_br");
+  const Data data = make_data(c);
+  Request request;
+  make_request(c, data, request);
+  Runner alone(c, request, GetParam());
+  const SdpaPlan plan(alone.args);
+  AlignedMemory memory(plan.workspace_size());
+  plan.run(alone.args, {}, memory.span());
+
+  std::vector<std::unique_ptr<Runner>> runners;
+  std::vector<std::thread> threads;
+  for (int n = 0; n < 4; ++n) {
+    runners.push_back(std::make_unique<Runner>(c, request, GetParam()));
+    threads.emplace_back([&plan, &runner = *runners.back()] {
+      AlignedMemory own(plan.workspace_size());
+      for (int again = 0; again < 3; ++again) plan.run(runner.args, {}, own.span());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& runner : runners) EXPECT_EQ(runner->out, alone.out);
+}
+
+TEST_P(Robustness, QuantisingAndAttendingApartIsTheSame) {
+  for (const char* recipe : {"exact", "fp8", "int8qk+v_mean", "high+smooth_q"}) {
+    const AttentionCase c("b2 h4/2 q40 k200 in=bf16 causal_br sinks softcap20");
+    const Data data = make_data(c);
+    Request request;
+    make_request(c, data, request);
+    Runner once(c, request, GetParam()), twice(c, request, GetParam());
+    const SdpaOptions options{.recipe = Recipe::parse(recipe)};
+    const SdpaPlan plan(once.args, options);
+    AlignedMemory memory(plan.workspace_size());
+    plan.run(once.args, options, memory.span());
+    const QuantizedQkv qkv = quantize_qkv(twice.args, options, plan, memory.span());
+    plan.run(qkv, memory.span());
+    EXPECT_EQ(once.out, twice.out) << recipe;
+  }
+}
+
+TEST_P(Robustness, APlanServesOtherLengthsAndPointers) {
+  const AttentionCase c("b2 h4/2 q1 k70:41 paged16 in=bf16/e4m3/e4m3 sk=token sv=token causal_br");
+  const AttentionCase shorter(
+      "b2 h4/2 q1 k71:3 paged16 in=bf16/e4m3/e4m3 sk=token sv=token causal_br");
+  const Data data = make_data(c), other_data = make_data(shorter);
+  Request request, other;
+  make_request(c, data, request);
+  make_request(shorter, other_data, other);
+  Runner first(c, request, GetParam()), second(shorter, other, GetParam());
+  Runner expected(shorter, other, GetParam());
+  const AttentionPlan plan(first.args);
+  AlignedMemory memory(plan.workspace_size());
+  plan.run(first.args, memory.span());
+  plan.run(second.args, memory.span());
+  attention(expected.args);
+  EXPECT_EQ(second.out, expected.out);
+}
+
+TEST_P(Robustness, ScaleOfRankTwoForQueriesIsPerHeadOrPerKvHeadByItsShape) {
+  const AttentionCase c("b2 h4/2 q20 k60 in=e4m3 sq=kv_head");
+  const Data data = make_data(c);
+  Request request;
+  make_request(c, data, request);
+  Runner named(c, request, GetParam()), guessed(c, request, GetParam());
+  guessed.args.descale.q = named.args.descale.q.values;
+  attention(named.args);
+  attention(guessed.args);
+  EXPECT_EQ(named.out, guessed.out);
+}
+
+TEST_P(Robustness, WindowsOfAnySizeAreUnbounded) {
+  constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+  const AttentionCase c("b2 h4/2 q20 k60 in=f32 causal_br");
+  const Data data = make_data(c);
+  Request request;
+  make_request(c, data, request);
+  Runner causal(c, request, GetParam()), window(c, request, GetParam());
+  window.args.mask = Mask::window(kMost, 0);
+  attention(causal.args);
+  attention(window.args);
+  EXPECT_EQ(causal.out, window.out);
+}
+
+TEST_P(Robustness, MoreSplitsThanKeysAreFine) {
+  const AttentionCase c("b2 h4/2 q3 k5 in=f32 lse");
+  const Data data = make_data(c);
+  AttentionCase split = c;
+  split.splits = 1000;
+  const Rows whole = attend(c, data), parts = attend(split, data);
+  for (std::size_t n = 0; n < whole.o.size(); ++n) ASSERT_NEAR(whole.o[n], parts.o[n], 1e-6);
+}
+
+TEST_P(Robustness, EmptyBatchesDoNothing) {
+  float nothing = 0;
+  std::int32_t zero = 0;
+  for (std::int64_t len : {0, 5}) {
+    const Tensor q(&nothing, {0, len, 4, 64}), k(&nothing, {0, 7, 2, 64});
+    const AttentionArgs args{.q = q, .k = k, .v = k, .out = q, .backend = GetParam()};
+    EXPECT_NO_THROW(attention(args));
+    EXPECT_NO_THROW(sdpa(args));
+  }
+  const Tensor packed(&nothing, {0, 2, 64}), cu(&zero, {1});
+  AttentionArgs args{.q = packed, .k = packed, .v = packed, .out = packed, .backend = GetParam()};
+  args.seq.cu_seqlens_q = args.seq.cu_seqlens_k = cu;
+  EXPECT_NO_THROW(attention(args));
+  EXPECT_NO_THROW(sdpa(args));
+  EXPECT_EQ(nothing, 0.0f);
+}
+
+INSTANTIATE_TEST_SUITE_P(, Robustness, testing::ValuesIn(usable_backends()), backend_name);
+
+}  // namespace
+}  // namespace sotto::test

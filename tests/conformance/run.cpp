@@ -1,0 +1,55 @@
+#include "output_reader.h"
+#include "request.h"
+
+namespace sotto::test {
+namespace {
+
+// The request with outputs to write and a backend to run on.
+struct Run {
+  Run(const AttentionCase& c, const Request& request, const std::string& backend, double amax)
+      : reader(c, request.q, arena, amax), args(request.args) {
+    args.backend = backend;
+    args.out = reader.out();
+    args.output = reader.output();
+    args.lse = reader.lse();
+  }
+
+  Arena arena;
+  OutputReader reader;
+  AttentionArgs args;
+};
+
+}  // namespace
+
+Result run(const AttentionCase& c, const Request& request, const std::string& backend,
+           double amax) {
+  Run run(c, request, backend, amax);
+  if (c.recipe) {
+    sdpa(run.args, request.options);
+  } else {
+    attention(run.args);
+  }
+  return run.reader.read();
+}
+
+Result run_plain(const AttentionCase& c, const Request& request, const std::string& backend) {
+  AttentionCase plain = c;
+  plain.output = OutputKind::plain;
+  plain.dtype_out = Dtype::f32;
+  plain.group = 0;
+  plain.lse = true;
+  return run(plain, request, backend, 0);
+}
+
+Explanation explain_case(const AttentionCase& c, const Request& request,
+                         const std::string& backend) {
+  const Run run(c, request, backend, 1);
+  return c.recipe ? explain(run.args, request.options) : explain(run.args);
+}
+
+std::int64_t rows_q(const AttentionCase& c, std::size_t b) {
+  if (c.packed_q) return c.len_q[b] + c.padding_q;
+  return c.capacity_q();
+}
+
+}  // namespace sotto::test
