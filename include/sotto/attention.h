@@ -32,7 +32,8 @@ struct Mask {
   Align align = Align::top_left;
 
   // Optional, [batch or 1, heads_q or 1, len_q, len_k], any strides. boolean: true = may attend.
-  // f32, f16, bf16: added to z in natural units, after the cap; -inf hides the key.
+  // f32, f16, bf16: added to z in natural units, after the cap; -inf hides the key. i and j count
+  // within their sequence; for packed tensors len_q and len_k are max_len_q and max_len_k.
   Tensor dense = {};
 
   static Mask none() { return {}; }
@@ -52,13 +53,13 @@ struct Mask {
 
 // fp32 factors that turn stored numbers into values: x = data · scale. Any strides; 0 broadcasts.
 //
-//   granularity  dense                              packed (varlen)        paged K/V
-//   tensor       [1]                                [1]                    [1]
-//   head         [batch, heads]                     [batch, heads]         [batch, heads]
-//   kv_head      [batch, heads_kv]                  [batch, heads_kv]      [batch, heads_kv]
-//   block        [batch, heads, ceil(len/block)]    [heads, blocks]        [batch, heads,
-//   ceil(len/block)] token        [batch, len, heads]                [total, heads]         [pages,
-//   page_size, heads]
+//   granularity  dense (paged, where it differs)  packed (varlen)
+//   tensor       [1]                              [1]
+//   head         [batch, heads]                   [batch, heads]
+//   kv_head      [batch, heads_kv]                [batch, heads_kv]
+//   block        [batch, heads, ceil(len/block)]  [heads, blocks]
+//   token        [batch, len, heads]              [total, heads]
+//                ([pages, page_size, heads])
 //
 // Packed blocks restart at each sequence: those of sequence b are cu_blocks[b] … cu_blocks[b+1]-1.
 // Dense K/V of a cache with batch_idx: `head` and `block` are indexed by the sequence, `token` by
@@ -87,7 +88,8 @@ struct Descales {
   Scale q = {}, k = {}, v = {};
 };
 
-// Lengths of ragged batches; all i32 on the device of q.
+// Lengths of ragged batches; all i32 on the device of q. Packed tokens that belong to no sequence
+// (before cu_seqlens[0], after cu_seqlens[batch]) are neither read nor written.
 struct Sequences {
   Tensor cu_seqlens_q = {};  // [batch + 1]: q, out are packed, [total_q, heads_q, dim]
   Tensor cu_seqlens_k = {};  // [batch + 1]: k, v are packed, [total_k, heads_kv, dim]
@@ -120,15 +122,16 @@ struct Smoothing {
 
 // Output that is quantised on the way out; `out`'s dtype chooses.
 //
-//   out      scale      group_scale                                              result
-//   16, 32   –          –                                                        o
-//   e4m3     fp32 [1]   –                                                        e4m3(o / scale)
-//   e4m3     –          f32 or ue8m0 [tokens, heads_q·dim_v/group], any strides  amax/448 of each
-//   group,
-//                                                                                ue8m0: rounded up
-//   e2m1x2   fp32 [1]   e4m3 [ceil128(tokens), ceil4(heads_q·dim_v/16)],         NVFP4, x ≈ out·s/g
-//   with
-//                       contiguous, 128x4 swizzled                               s = e4m3(g·amax/6)
+//   out                scale      group_scale        result
+//   f32, f16, bf16     –          –                  o
+//   e4m3               f32 [1]    –                  e4m3(o / scale)
+//   e4m3               –          f32 or ue8m0 (1)   e4m3(o / s), s = amax / 448 of the group, for
+//                                                    ue8m0 rounded up to a power of two
+//   e2m1x2 (NVFP4)     f32 [1]    e4m3 (2)           o ≈ e2m1 · s / scale,
+//                                                    s = e4m3(scale · amax / 6) of each 16
+//
+//   (1) [tokens, heads_q·dim_v / group], any strides (row- or column-major, padded)
+//   (2) [ceil128(tokens), ceil4(heads_q·dim_v / 16)], contiguous, 128x4 swizzled
 //
 // tokens = batch · len_q or total_q. The group (64 or 128) follows from group_scale's shape and
 // never crosses a head. An e2m1x2 `out` has dim_v/2 bytes a row. The 128x4 swizzle puts the scale

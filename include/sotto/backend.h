@@ -3,7 +3,8 @@
 // Selection: the backend named in the request (args.backend), else the activated one, else the one
 // in SOTTO_BACKEND, else the able one of the highest priority. SOTTO_DISABLE=name,name takes
 // backends out of the last step. SOTTO_LOG=explain logs every selection's table, =debug also the
-// plan. The environment is read at every selection.
+// plan. The environment is read at every selection; names that nobody has, and a SOTTO_LOG that is
+// neither, are InvalidArgument there and in current().
 #pragma once
 
 #include <cstdint>

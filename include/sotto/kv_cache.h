@@ -10,7 +10,8 @@ namespace sotto {
 
 // New token t of sequence b goes to position cache_seqlens[b] + t of the cache. Nothing else is
 // written, cache_seqlens is not advanced. A position or page outside the cache is an error that
-// names the sequence, before anything is written.
+// names the sequence, before anything is written. No two sequences may write to the same row or
+// page.
 struct AppendKvArgs {
   Tensor k = {}, v = {};  // f32, f16 or bf16 [batch, len_new, heads_kv, dim] or packed
   Tensor k_cache = {},

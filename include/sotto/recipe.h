@@ -56,13 +56,12 @@ struct Recipe {
 
   bool operator==(const Recipe&) const = default;
 
-  //                                Q, K                            V                 Hadamard  K
-  //                                mean
-  static Recipe exact();         // as given                        as given          -         -
-  static Recipe fp8();           // e4m3, per (batch, kv head)      e4m3, the same    -         -
-  static Recipe fp8_hadamard();  // e4m3, the same                  e4m3, the same    QK        yes
-  static Recipe int8qk();        // INT8, Q per token, K per block  e4m3, 2^e / block QK        yes
-  static Recipe high();          // as int8qk                       e4m3 hi + lo      QK        yes
+  //                                Q, K                            V         Hadamard, K mean
+  static Recipe exact();         // as given                        as given  -
+  static Recipe fp8();           // e4m3, per (batch, kv head)      the same  -
+  static Recipe fp8_hadamard();  // e4m3, the same                  the same  QK, yes
+  static Recipe int8qk();        // INT8, Q per token, K per block  e4m3, 2^e per block  QK, yes
+  static Recipe high();          // as int8qk                       e4m3 hi + lo  QK, yes
 
   // "int8qk", "fp8+hadamard=qkv", "int8qk+v_mean+accumulation=plain": a name (exact, fp8,
   // fp8-hadamard, int8qk, high), then members to change: hadamard=none|qk|qkv|v_only, smooth_k,

@@ -37,7 +37,8 @@ class QuantizedQkv {
 };
 
 // args.q, k, v are f32, f16 or bf16, dense or packed; descale, smoothing, v_lo and hadamard_v stay
-// empty, for the recipe fills them in. Smoothing is exact: LSE, sinks and softcap are corrected.
+// empty, for the recipe fills them in, and so it does with fast and accumulation. Smoothing is
+// exact: LSE, sinks and softcap are corrected.
 class SdpaPlan {
  public:
   explicit SdpaPlan(const AttentionArgs& args, const SdpaOptions& options = {});
@@ -49,7 +50,7 @@ class SdpaPlan {
   std::string_view backend() const;
   const Recipe& recipe() const;
 
-  // Both steps. As AttentionPlan::run.
+  // Both steps. As AttentionPlan::run, but that means of channels and scales take small buffers.
   void run(const AttentionArgs& args, const SdpaOptions& options, Workspace workspace,
            Stream stream = {}) const;
   // The second step alone, on what quantize_qkv() made in the same workspace.
@@ -61,7 +62,7 @@ class SdpaPlan {
   void check_fits(const AttentionArgs& args, const SdpaOptions& options) const;
 
   std::unique_ptr<const Problem> problem_;  // of the unquantised request
-  bool rope_ = false;
+  bool rope_ = false, positions_ = false;
   std::shared_ptr<const Backend> backend_;
   std::unique_ptr<const SdpaKernel> kernel_;
 };

@@ -68,7 +68,8 @@ constexpr Dtype dtype_of() {
 }  // namespace detail
 
 // A default-constructed Tensor means "absent". Inputs are never written, whatever the pointer's
-// constness says.
+// constness says. A tensor that is written must not overlap another argument or itself (only stride
+// 0 is caught).
 struct Tensor {
   static constexpr int kMaxRank = 4;
   using Dims = std::array<std::int64_t, kMaxRank>;

@@ -190,7 +190,7 @@ void describe_dtypes(const AttentionArgs& args, Problem& problem) {
 TokenShape kv_tokens(const AttentionArgs& args, const Problem& problem, std::int64_t dim) {
   return {.batch = problem.batch,
           .len = problem.len_k,
-          .rows = problem.packed_k ? args.k.size(0) : problem.batch * problem.len_k,
+          .rows = args.k.size(0),  // tokens, where packed
           .heads = problem.heads_kv,
           .dim = dim,
           .packed = problem.packed_k};
@@ -250,7 +250,7 @@ void describe_scores(const AttentionArgs& args, Problem& problem) {
   const auto side = [&](std::string_view name, std::int64_t width) {
     if (width < -1) fail(name, "must be -1 (unbounded) or at least 0, got {}", width);
     // Wider than any distance is unbounded; keeps the arithmetic of the band from overflowing.
-    return width > problem.len_q + problem.len_k ? std::int64_t{-1} : width;
+    return width / 2 > std::max(problem.len_q, problem.len_k) ? std::int64_t{-1} : width;
   };
   problem.mask_left = side("mask.left", mask.left);
   problem.mask_right = side("mask.right", mask.right);

@@ -55,6 +55,7 @@ void check_shape(std::string_view argument, const Tensor& tensor,
 void check_memory(std::string_view argument, const Tensor& tensor, Access access) {
   std::int64_t last_element = 0;
   bool empty = false;
+  check_present(argument, tensor);
   for (int d = 0; d < tensor.rank; ++d) {
     if (tensor.size(d) < 0)
       fail(argument, "dimension {} has the negative size {}", d, tensor.size(d));

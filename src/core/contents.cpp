@@ -1,6 +1,8 @@
 // What the data of host tensors tells. Nothing here looks at device memory.
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "core/geometry.h"
 #include "core/validate.h"
@@ -14,11 +16,17 @@ std::int64_t sequence_length(const TokenShape& tokens, const Tensor& cu_seqlens,
   return tokens.packed ? int_at(cu_seqlens, b + 1) - int_at(cu_seqlens, b) : tokens.len;
 }
 
+std::int64_t saturating_product(std::int64_t a, std::int64_t b) {
+  std::int64_t product;
+  return __builtin_mul_overflow(a, b, &product) ? std::numeric_limits<std::int64_t>::max()
+                                                : product;
+}
+
 // The pages that hold tokens [0, len) of sequence b.
 void check_pages(std::string_view argument, const Tensor& table, std::int64_t b, std::int64_t len,
                  std::int64_t page_size, std::int64_t pages) {
   const auto* row = static_cast<const std::int32_t*>(table.data) + b * table.stride(0);
-  const std::int64_t used = (len + page_size - 1) / page_size;
+  const std::int64_t used = ceil_div(len, page_size);
   for (std::int64_t i = 0; i < used; ++i) {
     const std::int64_t page = row[i * table.stride(1)];
     if (page < 0 || page >= pages) {
@@ -35,6 +43,16 @@ void check_batch_idx(std::string_view argument, const Tensor& batch_idx, std::in
       fail(argument, "entry {} must lie in [0, {}), the cache's rows, got {}", b, rows, row);
     }
   }
+}
+
+// Rows that are written from several threads.
+void check_distinct(std::string_view argument, const Tensor& batch_idx) {
+  if (!on_host(batch_idx)) return;
+  std::vector<std::int64_t> rows;
+  for (std::int64_t b = 0; b < batch_idx.size(0); ++b) rows.push_back(int_at(batch_idx, b));
+  std::sort(rows.begin(), rows.end());
+  const auto twice = std::adjacent_find(rows.begin(), rows.end());
+  if (twice != rows.end()) fail(argument, "must name each row once, got {} twice", *twice);
 }
 
 }  // namespace
@@ -67,31 +85,30 @@ void check_seqused(std::string_view argument, const Tensor& seqused, const Token
   }
 }
 
-void check_rope_contents(const Rope& rope, const TokenShape& tokens, const Tensor& cu_seqlens) {
+void check_rope_contents(const Rope& rope, const TokenShape& tokens, const Tensor& cu_seqlens,
+                         const Tensor& seqused) {
   if (!rope || !on_host(rope.cos)) return;
   const std::int64_t rows = rope.cos.size(0);
-  if (!rope.positions) {
-    for (std::int64_t b = 0; b < tokens.batch; ++b) {
-      if (const std::int64_t len = sequence_length(tokens, cu_seqlens, b); len > rows) {
+  const Tensor& positions = rope.positions;
+  for (std::int64_t b = 0; b < tokens.batch; ++b) {
+    const std::int64_t len = seqused ? int_at(seqused, b) : sequence_length(tokens, cu_seqlens, b);
+    if (!positions) {
+      if (len > rows) {
         fail("rope.cos", "must have a row for each of {} positions, got {}", len, rows);
       }
-    }
-    return;
-  }
-  const Tensor& positions = rope.positions;
-  const auto check_one = [&](std::int64_t offset) {
-    const std::int64_t p = static_cast<const std::int32_t*>(positions.data)[offset];
-    if (p < 0 || p >= rows) {
-      fail("rope.positions", "must lie in [0, {}), the rows of rope.cos, got {}", rows, p);
-    }
-  };
-  for (std::int64_t i = 0; i < positions.size(0); ++i) {
-    if (positions.rank == 1) {
-      check_one(i * positions.stride(0));
       continue;
     }
-    for (std::int64_t j = 0; j < positions.size(1); ++j) {
-      check_one(i * positions.stride(0) + j * positions.stride(1));
+    const bool packed = positions.rank == 1;
+    const std::int64_t first = packed ? int_at(cu_seqlens, b) * positions.stride(0)
+                               : positions.size(0) == 1 ? 0
+                                                        : b * positions.stride(0);
+    const std::int64_t stride = positions.stride(packed ? 0 : 1);
+    for (std::int64_t token = 0; token < len; ++token) {
+      const std::int64_t p =
+          static_cast<const std::int32_t*>(positions.data)[first + token * stride];
+      if (p < 0 || p >= rows) {
+        fail("rope.positions", "must lie in [0, {}), the rows of rope.cos, got {}", rows, p);
+      }
     }
   }
 }
@@ -102,7 +119,7 @@ void check_cu_blocks(std::string_view argument, const Scale& scale, const Tensor
   for (std::int64_t b = 0; b < batch; ++b) {
     const std::int64_t begin = int_at(scale.cu_blocks, b), end = int_at(scale.cu_blocks, b + 1);
     const std::int64_t len = int_at(cu_seqlens, b + 1) - int_at(cu_seqlens, b);
-    const std::int64_t needed = (len + scale.block - 1) / scale.block;
+    const std::int64_t needed = ceil_div(len, scale.block);
     if (begin < 0 || end - begin < needed || end > scale.values.size(1)) {
       fail(std::string(argument) + ".cu_blocks",
            "sequence {} of {} tokens needs {} blocks within [0, {}], got [{}, {})", b, len, needed,
@@ -163,7 +180,7 @@ void check_contents(const QuantizeArgs& args) {
   const TokenShape tokens = token_shape("x", args.x, args.cu_seqlens, "cu_seqlens");
   if (tokens.packed) check_cu_seqlens("cu_seqlens", args.cu_seqlens, tokens.rows);
   check_seqused("seqused", args.seqused, tokens, args.cu_seqlens);
-  check_rope_contents(args.rope, tokens, args.cu_seqlens);
+  check_rope_contents(args.rope, tokens, args.cu_seqlens, args.seqused);
   if (tokens.packed) check_cu_blocks("descale", args.descale, args.cu_seqlens, tokens.batch);
 }
 
@@ -172,7 +189,7 @@ void check_contents(const ChannelMeanArgs& args) {
   const TokenShape tokens = token_shape("x", args.x, args.cu_seqlens, "cu_seqlens");
   if (tokens.packed) check_cu_seqlens("cu_seqlens", args.cu_seqlens, tokens.rows);
   check_seqused("seqused", args.seqused, tokens, args.cu_seqlens);
-  check_rope_contents(args.rope, tokens, args.cu_seqlens);
+  check_rope_contents(args.rope, tokens, args.cu_seqlens, args.seqused);
   if (tokens.packed) check_cu_blocks("descale", args.descale, args.cu_seqlens, tokens.batch);
 }
 
@@ -181,9 +198,11 @@ void check_contents(const AppendKvArgs& args) {
   const TokenShape tokens = token_shape("k", args.k, args.cu_seqlens, "cu_seqlens");
   if (tokens.packed) check_cu_seqlens("cu_seqlens", args.cu_seqlens, tokens.rows);
   check_batch_idx("batch_idx", args.batch_idx, args.k_cache.size(0));
+  check_distinct("batch_idx", args.batch_idx);
   const bool paged = static_cast<bool>(args.page_table);
   const std::int64_t capacity =
-      paged ? args.page_table.size(1) * args.k_cache.size(1) : args.k_cache.size(1);
+      paged ? saturating_product(args.page_table.size(1), args.k_cache.size(1))
+            : args.k_cache.size(1);
   for (std::int64_t b = 0; b < tokens.batch; ++b) {
     const std::int64_t before = int_at(args.cache_seqlens, b);
     const std::int64_t added = sequence_length(tokens, args.cu_seqlens, b);
@@ -201,7 +220,7 @@ void check_contents(const AppendKvArgs& args) {
            args.rope.cos.size(0));
     }
   }
-  if (args.rope.positions) check_rope_contents(args.rope, tokens, args.cu_seqlens);
+  if (args.rope.positions) check_rope_contents(args.rope, tokens, args.cu_seqlens, {});
 }
 
 void check_contents(const MergeArgs& args) { check_output_contents(args.output); }

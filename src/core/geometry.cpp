@@ -54,14 +54,14 @@ bool takes_v_lo(const Problem& problem, const Sequence& sequence, std::int64_t q
 }
 
 ScaleRows::ScaleRows(const Scale& scale, const Placement& place, std::int64_t sequence,
-                     std::int64_t heads_per_value)
+                     std::int64_t heads)
     : data_(static_cast<const float*>(scale.values.data)),
       values_(&scale.values),
       place_(place),
-      granularity_(scale.granularity),
+      granularity_(scale ? scale.granularity : Granularity::tensor),
       block_(scale.block),
       sequence_(sequence),
-      heads_per_value_(scale.granularity == Granularity::kv_head ? heads_per_value : 1) {
+      heads_per_value_(granularity_ == Granularity::kv_head ? heads / scale.values.size(1) : 1) {
   if (granularity_ == Granularity::block && place.packed) {
     first_block_ = int_at(scale.cu_blocks, sequence);
   }

@@ -78,12 +78,14 @@ inline KeyRange visible_keys(const Problem& problem, const Sequence& sequence, s
 bool takes_v_lo(const Problem& problem, const Sequence& sequence, std::int64_t query,
                 std::int64_t key_block);
 
+// a / b, rounded up; a >= 0, b > 0. (a + b - 1 could overflow.)
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return a / b + (a % b != 0); }
+
 // Reads the scales of one sequence.
 class ScaleRows {
  public:
-  // heads_per_value: query heads that share a kv head's scale; 1 for K and V.
-  ScaleRows(const Scale& scale, const Placement& place, std::int64_t sequence,
-            std::int64_t heads_per_value);
+  // heads: of the tensor that is scaled. `scale` may be absent (all 1) and must outlive this.
+  ScaleRows(const Scale& scale, const Placement& place, std::int64_t sequence, std::int64_t heads);
 
   float at(std::int64_t head, std::int64_t token) const {
     return data_ == nullptr ? 1.0f : data_[offset(head, token)];

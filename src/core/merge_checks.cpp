@@ -30,7 +30,9 @@ void check(const MergeArgs& args) {
   tokens.packed = first.rank == 3;
   tokens.batch = tokens.packed ? 1 : first.size(0);
   tokens.len = tokens.packed ? first.size(0) : first.size(1);
-  tokens.rows = tokens.batch * tokens.len;
+  if (__builtin_mul_overflow(tokens.batch, tokens.len, &tokens.rows)) {
+    fail("states[0].out", "sizes overflow 64 bits: {}", to_string(first));
+  }
   tokens.heads = first.size(first.rank - 2);
   tokens.dim = first.size(first.rank - 1);
   for (std::size_t s = 0; s < args.states.size(); ++s) {

@@ -1,6 +1,8 @@
 // Comparing what a plan was made for with what it is given.
 #include <fmt/format.h>
 
+#include <array>
+
 #include "core/validate.h"
 
 namespace sotto::core {
@@ -12,8 +14,16 @@ std::string value_text(const T& value) {
     return std::string(dtype_name(value));
   } else if constexpr (std::is_same_v<T, Device>) {
     return to_string(value);
-  } else if constexpr (std::is_enum_v<T>) {
-    return fmt::format("{}", static_cast<int>(value));
+  } else if constexpr (std::is_same_v<T, Mask::Align>) {
+    return value == Mask::Align::top_left ? "top left" : "bottom right";
+  } else if constexpr (std::is_same_v<T, Granularity>) {
+    constexpr std::array kNames{"tensor", "head", "kv_head", "block", "token"};
+    return kNames[static_cast<std::size_t>(value)];
+  } else if constexpr (std::is_same_v<T, OutputKind>) {
+    constexpr std::array kNames{"plain", "fp8 per tensor", "fp8 per group", "nvfp4"};
+    return kNames[static_cast<std::size_t>(value)];
+  } else if constexpr (std::is_same_v<T, Accumulation>) {
+    return value == Accumulation::safe ? "safe" : "plain";
   } else {
     return fmt::format("{}", value);
   }
@@ -79,6 +89,7 @@ std::string first_difference(const Problem& plan, const Problem& now) {
   SOTTO_COMPARE(alibi);
   SOTTO_COMPARE(backward);
 #undef SOTTO_COMPARE
+  if (text.empty() && !(plan == now)) text = "a feature of the request changed";
   return text;
 }
 

@@ -37,6 +37,7 @@ std::unique_ptr<const SdpaKernel> Backend::plan_sdpa(const AttentionArgs& args,
 SdpaPlan::SdpaPlan(const AttentionArgs& args, const SdpaOptions& options)
     : problem_(std::make_unique<const Problem>(checked(args, options))),
       rope_(static_cast<bool>(options.rope)),
+      positions_(static_cast<bool>(options.rope.positions)),
       backend_(core::select_or_throw(
           request_text(*problem_, options), args.backend,
           [&](const Backend& backend) { return backend.refuse_sdpa(args, options); })),
@@ -63,6 +64,10 @@ void SdpaPlan::check_fits(const AttentionArgs& args, const SdpaOptions& options)
   if (static_cast<bool>(options.rope) != rope_) {
     core::fail("options.rope", "was {} in the plan, is {}", rope_ ? "given" : "absent",
                options.rope ? "given" : "absent");
+  }
+  if (static_cast<bool>(options.rope.positions) != positions_) {
+    core::fail("options.rope.positions", "were {} in the plan, are {}",
+               positions_ ? "given" : "absent", positions_ ? "absent" : "given");
   }
   core::check_contents(args, options, problem);
 }

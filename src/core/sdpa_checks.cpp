@@ -71,10 +71,10 @@ void check_contents(const AttentionArgs& args, const SdpaOptions& options, const
   const Sequences& seq = args.seq;
   const TokenShape q = token_shape("q", args.q, seq.cu_seqlens_q, "seq.cu_seqlens_q");
   const TokenShape k = token_shape("k", args.k, seq.cu_seqlens_k, "seq.cu_seqlens_k");
-  check_rope_contents(rope_of_keys(options), k, seq.cu_seqlens_k);
+  check_rope_contents(rope_of_keys(options), k, seq.cu_seqlens_k, seq.seqused_k);
   // Bottom right, the last query stands at the last key: the keys' check covers it.
   if (options.rope.positions || problem.mask_align == Mask::Align::top_left) {
-    check_rope_contents(options.rope, q, seq.cu_seqlens_q);
+    check_rope_contents(options.rope, q, seq.cu_seqlens_q, seq.seqused_q);
   } else {
     check_positions_not_negative(args, problem);
   }

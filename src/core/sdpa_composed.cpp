@@ -78,7 +78,7 @@ class StepBuilder {
     if (changes_qk(options_)) add_qk();
     if (changes_v(options_.recipe)) add_v();
     steps_.bytes = arena_.used();
-    return std::move(steps_);
+    return steps_;
   }
 
  private:
@@ -179,7 +179,7 @@ class StepBuilder {
         break;
     }
     if (!packed) {
-      const std::int64_t blocks = (len + kScaleBlock - 1) / kScaleBlock;
+      const std::int64_t blocks = ceil_div(len, kScaleBlock);
       return Scale::per_block(arena_.tensor(Dtype::f32, {batch, heads, blocks}), kScaleBlock);
     }
     // Each sequence begins a block of its own: at most one incomplete block each.
@@ -237,7 +237,7 @@ void fill_cu_blocks(const QuantizeArgs& step) {
   data[0] = 0;
   for (std::int64_t b = 0; b + 1 < cu_blocks.size(0); ++b) {
     const std::int64_t len = int_at(step.cu_seqlens, b + 1) - int_at(step.cu_seqlens, b);
-    data[b + 1] = data[b] + static_cast<std::int32_t>((len + kScaleBlock - 1) / kScaleBlock);
+    data[b + 1] = data[b] + static_cast<std::int32_t>(ceil_div(len, kScaleBlock));
   }
 }
 
@@ -287,6 +287,7 @@ class ComposedSdpa final : public SdpaKernel {
         !difference.empty()) {
       fail("qkv", "was quantised for another plan: {}", difference);
     }
+    check_contents(qkv.args(), quantized_);  // lengths may have changed since
     kernel_->run(qkv.args(), workspace.subspan(quantized_bytes_), stream);
   }
 

@@ -2,6 +2,7 @@
 #include <string>
 
 #include "core/element.h"
+#include "core/geometry.h"
 #include "core/validate.h"
 
 namespace sotto::core {
@@ -42,6 +43,7 @@ TokenShape token_shape(std::string_view argument, const Tensor& tensor, const Te
 void check_scale(const Scale& scale, const ScaleContext& context) {
   const TokenShape& tokens = context.tokens;
   const Tensor& values = scale.values;
+  check_present(context.argument, values);
   const auto table = [&](std::initializer_list<std::int64_t> sizes, std::string_view meaning) {
     check_table(context.argument, values, Dtype::f32, sizes, meaning, context.device,
                 context.access);
@@ -71,7 +73,7 @@ void check_scale(const Scale& scale, const ScaleContext& context) {
   if (scale.block < 1)
     fail(context.argument, "tokens per block must be at least 1, got {}", scale.block);
   if (!tokens.packed) {
-    const std::int64_t blocks = tokens.len / scale.block + (tokens.len % scale.block != 0);
+    const std::int64_t blocks = ceil_div(tokens.len, scale.block);
     return table({tokens.batch, tokens.heads, blocks}, "[batch, heads, ceil(len / block)]");
   }
   if (values.rank != 2) {
@@ -149,6 +151,9 @@ OutputFormat check_fp8_output(const OutputQuant& output, const TokenShape& token
 
 OutputFormat check_nvfp4_output(const OutputQuant& output, const TokenShape& tokens,
                                 const Device& device) {
+  if (tokens.dim % 16 != 0) {
+    fail("out", "NVFP4 has a scale per 16 numbers, but heads have {}", tokens.dim);
+  }
   check_present("output.scale", output.scale);
   check_table("output.scale", output.scale, Dtype::f32, {1}, "[1]", device);
   check_present("output.group_scale", output.group_scale);

@@ -75,8 +75,9 @@ void check_cu_seqlens(std::string_view argument, const Tensor& cu_seqlens, std::
 // Lengths [batch] of sequences that are `tokens.len` long, or as cu_seqlens says.
 void check_seqused(std::string_view argument, const Tensor& seqused, const TokenShape& tokens,
                    const Tensor& cu_seqlens);
-// Positions that are given lie within the tables; else every sequence is at most as long as they.
-void check_rope_contents(const Rope& rope, const TokenShape& tokens, const Tensor& cu_seqlens);
+// Positions of valid tokens, given or by index, lie within the tables. seqused may be absent.
+void check_rope_contents(const Rope& rope, const TokenShape& tokens, const Tensor& cu_seqlens,
+                         const Tensor& seqused);
 // Offsets of the blocks of packed scales: as many as each sequence needs, within the tensor.
 void check_cu_blocks(std::string_view argument, const Scale& scale, const Tensor& cu_seqlens,
                      std::int64_t batch);

@@ -1,8 +1,8 @@
 #include "cpu/append.h"
 
 #include "core/element.h"
+#include "core/parallel.h"
 #include "core/scaling.h"
-#include "cpu/parallel.h"
 #include "cpu/rows.h"
 
 namespace sotto::cpu {
@@ -34,10 +34,7 @@ core::Placement cache_placement(const AppendKvArgs& args, std::int64_t sequence)
 void append_tile(const AppendKvArgs& args, const Operand& operand, const Tile& tile) {
   const std::int64_t dim = dim_of(operand.x), sequence = tile.sequence->index;
   const core::Placement place = cache_placement(args, sequence);
-  const std::int64_t heads_per_value = operand.descale.granularity == Granularity::kv_head
-                                           ? heads_of(operand.x) / operand.descale.values.size(1)
-                                           : 1;
-  const core::ScaleRows scales(operand.descale, place, sequence, heads_per_value);
+  const core::ScaleRows scales(operand.descale, place, sequence, heads_of(operand.x));
   const bool writes_scale = core::is_quantized(operand.cache.dtype) && operand.descale &&
                             operand.descale.granularity == Granularity::token;
   const float largest = operand.cache.dtype == Dtype::i8 ? core::kInt8Max : e4m3::kMax;
@@ -69,8 +66,8 @@ void append_kv(const AppendKvArgs& args) {
   };
   const std::vector<TokenSequence> sequences = token_sequences(args.k, args.cu_seqlens);
   const Tiles tiles(sequences, kTokensPerTile, heads_of(args.k), false);
-  parallel_for(tiles.count() * 2,
-               [&](std::int64_t i) { append_tile(args, operands[i % 2], tiles.at(i / 2)); });
+  core::parallel_for(tiles.count() * 2,
+                     [&](std::int64_t i) { append_tile(args, operands[i % 2], tiles.at(i / 2)); });
 }
 
 }  // namespace sotto::cpu

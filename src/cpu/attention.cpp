@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "core/aligned_buffer.h"
+#include "core/parallel.h"
 #include "cpu/merge.h"
-#include "cpu/parallel.h"
 #include "cpu/query_tile.h"
 #include "cpu/row_finisher.h"
 #include "cpu/tiling.h"
@@ -24,7 +24,7 @@ class CpuAttention final : public AttentionKernel {
  public:
   explicit CpuAttention(const Problem& problem)
       : problem_(problem),
-        workers_(max_workers()),
+        workers_(core::max_workers()),
         tiling_(make_tiling(problem, workers_)),
         scratch_size_(Scratch::size(problem, tiling_)) {}
 
@@ -44,17 +44,17 @@ class CpuAttention final : public AttentionKernel {
     for (std::int64_t b = 0; b < problem_.batch; ++b) {
       longest = std::max(longest, core::sequence_at(args, problem_, b).rows_q);
     }
-    const std::int64_t tiles = (longest + tiling_.queries - 1) / tiling_.queries;
+    const std::int64_t tiles = core::ceil_div(longest, tiling_.queries);
     const std::int64_t pieces = tiles * problem_.batch * problem_.heads_kv;
 
-    parallel_for(pieces * tiling_.splits, workers_, [&](std::int64_t index, int worker) {
+    core::parallel_for(pieces * tiling_.splits, workers_, [&](std::int64_t index, int worker) {
       const Piece piece = piece_at(args, pieces - 1 - index / tiling_.splits);
       const Scratch scratch(problem_, tiling_,
                             workspace.data() + static_cast<std::size_t>(worker) * scratch_size_);
       attend(args, piece, index % tiling_.splits, scratch, partials, finisher);
     });
     if (tiling_.splits == 1) return;
-    parallel_for(pieces, workers_, [&](std::int64_t index, int worker) {
+    core::parallel_for(pieces, workers_, [&](std::int64_t index, int worker) {
       const Scratch scratch(problem_, tiling_,
                             workspace.data() + static_cast<std::size_t>(worker) * scratch_size_);
       combine(piece_at(args, index), scratch, partials, finisher);

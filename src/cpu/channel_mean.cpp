@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cpu/parallel.h"
+#include "core/parallel.h"
 #include "cpu/rows.h"
 
 namespace sotto::cpu {
@@ -27,7 +27,7 @@ void channel_mean(const ChannelMeanArgs& args) {
   const std::int64_t heads = heads_of(args.x), dim = dim_of(args.x);
   const Tiles tiles(sequences, kTokensPerTile, heads, true);
   std::vector<Sums> parts(static_cast<std::size_t>(tiles.count()));
-  parallel_for(tiles.count(), [&](std::int64_t i) {
+  core::parallel_for(tiles.count(), [&](std::int64_t i) {
     const Tile tile = tiles.at(i);
     Sums& part = parts[static_cast<std::size_t>(i)];
     part.sum.resize(static_cast<std::size_t>(dim));

@@ -22,8 +22,8 @@ KeyLoader::KeyLoader(const AttentionArgs& args, const Problem& problem, const Sc
       scratch_(scratch),
       sequence_(sequence),
       kv_head_(kv_head),
-      k_descale_(args.descale.k, sequence.kv, sequence.index, 1),
-      v_descale_(args.descale.v, sequence.kv, sequence.index, 1) {}
+      k_descale_(args.descale.k, sequence.kv, sequence.index, problem.heads_kv),
+      v_descale_(args.descale.v, sequence.kv, sequence.index, problem.heads_kv) {}
 
 void KeyLoader::load(std::int64_t first, std::int64_t begin, std::int64_t end) {
   first_ = first;

@@ -6,9 +6,9 @@
 
 #include "core/element.h"
 #include "core/output.h"
+#include "core/parallel.h"
 #include "core/validate.h"
 #include "cpu/attention.h"
-#include "cpu/parallel.h"
 
 namespace sotto::cpu {
 namespace {
@@ -52,7 +52,7 @@ void merge_states(const MergeArgs& args) {
   const core::OutputWriter writer(args.out, args.output, format.kind, format.group);
   writer.write_padding();
 
-  parallel_for(shape.batch * shape.len, [&](std::int64_t row) {
+  core::parallel_for(shape.batch * shape.len, [&](std::int64_t row) {
     const std::int64_t b = row / shape.len, token = row % shape.len;
     const core::Placement place{.index = b, .packed = packed};
     const std::size_t dim = static_cast<std::size_t>(shape.dim);

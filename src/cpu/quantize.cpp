@@ -5,8 +5,8 @@
 #include <cstring>
 
 #include "core/element.h"
+#include "core/parallel.h"
 #include "core/scaling.h"
-#include "cpu/parallel.h"
 #include "cpu/rows.h"
 
 namespace sotto::cpu {
@@ -40,9 +40,6 @@ class Quantizer {
       : args_(args),
         heads_(heads_of(args.x)),
         dim_(dim_of(args.x)),
-        heads_per_value_(args.descale.granularity == Granularity::kv_head
-                             ? heads_ / args.descale.values.size(1)
-                             : 1),
         largest_(args.out.dtype == Dtype::i8 ? core::kInt8Max : e4m3::kMax) {}
 
   void run() const;
@@ -50,7 +47,7 @@ class Quantizer {
  private:
   float scale_of(float amax) const;
   core::ScaleRows scales_of(const Tile& tile) const {
-    return {args_.descale, tile.sequence->place, tile.sequence->index, heads_per_value_};
+    return {args_.descale, tile.sequence->place, tile.sequence->index, heads_};
   }
   // Collects the tile's amax in the scales' own memory.
   void find_amax(const Tile& tile) const;
@@ -60,7 +57,7 @@ class Quantizer {
                  std::vector<float>& buffer) const;
 
   const QuantizeArgs& args_;
-  std::int64_t heads_, dim_, heads_per_value_;
+  std::int64_t heads_, dim_;
   float largest_;
 };
 
@@ -75,7 +72,7 @@ void Quantizer::run() const {
   const bool one_head = is_head_major(args_.x);
   const Tiles tiles(sequences, one_head ? kTokensPerHeadTile : kTokensPerTile, heads_, one_head);
   const auto for_each_tile = [&](auto&& f) {
-    parallel_for(tiles.count(), [&](std::int64_t i) { f(tiles.at(i)); });
+    core::parallel_for(tiles.count(), [&](std::int64_t i) { f(tiles.at(i)); });
   };
 
   if (per_token) {

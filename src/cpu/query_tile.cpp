@@ -38,7 +38,7 @@ QueryTile::QueryTile(const AttentionArgs& args, const Problem& problem, const Ti
       kv_head_(kv_head),
       first_query_(first_query),
       queries_(std::clamp<std::int64_t>(sequence.len_q - first_query, 0, tiling.queries)),
-      q_descale_(args.descale.q, sequence.q, sequence.index, tiling.group),
+      q_descale_(args.descale.q, sequence.q, sequence.index, problem.heads_q),
       keys_(args, problem, scratch, sequence, kv_head) {}
 
 std::int64_t QueryTile::last_row(std::int64_t block) const {
@@ -63,8 +63,8 @@ void QueryTile::attend(std::int64_t split) {
       core::visible_keys(problem_, sequence_, first_query_ + queries_ - 1).end};
   if (all.empty()) return;
   const std::int64_t first_tile = all.begin / kKeyTile;
-  const std::int64_t tiles = (all.end + kKeyTile - 1) / kKeyTile - first_tile;
-  const std::int64_t share = (tiles + tiling_.splits - 1) / tiling_.splits;
+  const std::int64_t tiles = core::ceil_div(all.end, kKeyTile) - first_tile;
+  const std::int64_t share = core::ceil_div(tiles, tiling_.splits);
   const std::int64_t last_tile = first_tile + std::min(tiles, (split + 1) * share);
   for (std::int64_t tile = first_tile + split * share; tile < last_tile; ++tile) {
     const std::int64_t first_key = tile * kKeyTile;
@@ -200,7 +200,7 @@ void QueryTile::fill_key_bias(std::int64_t block, std::int64_t first_key,
 // The dense mask as what is added to a score; hidden keys get -Inf.
 void QueryTile::fill_mask(std::int64_t block, std::int64_t first_key, core::KeyRange keys) const {
   // Keeps a finite entry, such as the lowest float, from hiding a key and from overflowing a sum.
-  constexpr float kLimit = 0x1p126f;
+  static constexpr float kLimit = 0x1p125f;
   const Tensor& mask = args_.mask.dense;
   for (std::int64_t r = 0; r < tiling_.block; ++r) {
     const std::int64_t row = std::min(block * tiling_.block + r, last_row(block));
@@ -218,8 +218,8 @@ void QueryTile::fill_mask(std::int64_t block, std::int64_t first_key, core::KeyR
     } else {
       core::with_element_type(mask.dtype, [&]<class T>(T) {
         fill(reinterpret_cast<const T*>(entries), [](T entry) {
-          const float x = static_cast<float>(entry) * kLog2e;
-          return static_cast<float>(entry) == -kInfinity ? -kInfinity : std::max(x, -kLimit);
+          const float x = static_cast<float>(entry);
+          return x == -kInfinity ? -kInfinity : std::clamp(x, -kLimit, kLimit) * kLog2e;
         });
       });
     }

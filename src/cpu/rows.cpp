@@ -75,9 +75,7 @@ float* RowReader::read(const TokenSequence& sequence, std::int64_t token, std::i
   source.dtype = x_.dtype;
   source.data = x_.at(core::row_offset(x_, sequence.place, token, head));
   if (descale_) {
-    const std::int64_t heads_per_value =
-        descale_.granularity == Granularity::kv_head ? heads_of(x_) / descale_.values.size(1) : 1;
-    const core::ScaleRows scales(descale_, sequence.place, sequence.index, heads_per_value);
+    const core::ScaleRows scales(descale_, sequence.place, sequence.index, heads_of(x_));
     source.descale = scales.at(head, token);
   }
   if (rope_) source.rope = rope_row(sequence, token, position);

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "core/aligned_buffer.h"
+#include "core/geometry.h"
 #include "cpu/attention_kernels.h"
 
 namespace sotto::cpu {
@@ -28,10 +29,10 @@ std::int64_t choose_splits(const Problem& problem, std::int64_t rows, std::int64
   constexpr std::int64_t kRowsOfDecode = 64;  // more rows: the queries are cut instead
   if (problem.num_splits > 0) {
     return std::min<std::int64_t>(
-        problem.num_splits, std::max<std::int64_t>((problem.len_k + kKeyTile - 1) / kKeyTile, 1));
+        problem.num_splits, std::max<std::int64_t>(core::ceil_div(problem.len_k, kKeyTile), 1));
   }
   if (rows > kRowsOfDecode || pieces == 0) return 1;
-  const std::int64_t wanted = (kPieces + pieces - 1) / pieces;
+  const std::int64_t wanted = core::ceil_div(kPieces, pieces);
   return std::clamp<std::int64_t>(problem.len_k / kKeys, 1, std::max<std::int64_t>(wanted, 1));
 }
 
@@ -48,7 +49,7 @@ Tiling make_tiling(const Problem& problem, int workers) {
   tiling.queries = std::min(all, fitting);
 
   const auto pieces = [&] {
-    return problem.batch * problem.heads_kv * ((len_q + tiling.queries - 1) / tiling.queries);
+    return problem.batch * problem.heads_kv * core::ceil_div(len_q, tiling.queries);
   };
   tiling.splits = choose_splits(problem, len_q * tiling.group, pieces());
   if (tiling.splits == 1) {

@@ -25,7 +25,7 @@ void append(const AppendKvArgs& args, const Tensor& x, const Tensor& cache, cons
       to.page_stride = args.page_table.stride(1);
       to.page_size = cache.size(1);
     }
-    const core::ScaleRows scales(descale, to, b, heads_per_value(descale, heads));
+    const core::ScaleRows scales(descale, to, b, heads);
     for (std::int64_t token = 0; token < added; ++token) {
       const std::int64_t position = core::int_at(args.cache_seqlens, b) + token;
       for (std::int64_t head = 0; head < heads; ++head) {

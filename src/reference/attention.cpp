@@ -6,6 +6,7 @@
 #include "core/element.h"
 #include "core/geometry.h"
 #include "core/output.h"
+#include "core/parallel.h"
 #include "reference/backend.h"
 #include "reference/quantize.h"
 
@@ -35,9 +36,9 @@ struct Matrix {
 // (tensor + tensor_lo) · scale; tensor_lo may be null.
 Matrix load(const Tensor& tensor, const Tensor* tensor_lo, const Scale& scale,
             const Placement& place, const Sequence& sequence, std::int64_t len, std::int64_t head,
-            std::int64_t heads_per_scale) {
+            std::int64_t heads) {
   const std::int64_t dim = tensor.size(tensor.rank - 1);
-  const ScaleRows scales(scale, place, sequence.index, heads_per_scale);
+  const ScaleRows scales(scale, place, sequence.index, heads);
   Matrix matrix{dim, std::vector<double>(static_cast<std::size_t>(len * dim))};
   std::vector<float> row(static_cast<std::size_t>(dim));
   for (std::int64_t token = 0; token < len; ++token) {
@@ -85,14 +86,14 @@ class Head {
         head_(head),
         kv_head_(head / (problem.heads_q / problem.heads_kv)),
         q_(load(args.q, nullptr, args.descale.q, sequence.q, sequence, sequence.len_q, head,
-                problem.heads_q / problem.heads_kv)),
+                problem.heads_q)),
         k_(load(args.k, nullptr, args.descale.k, sequence.kv, sequence, sequence.len_k, kv_head_,
-                1)),
+                problem.heads_kv)),
         v_(load(args.v, nullptr, args.descale.v, sequence.kv, sequence, sequence.len_k, kv_head_,
-                1)) {
+                problem.heads_kv)) {
     if (problem.v_lo) {
       v_two_terms_ = load(args.v, &args.v_lo, args.descale.v, sequence.kv, sequence, sequence.len_k,
-                          kv_head_, 1);
+                          kv_head_, problem.heads_kv);
     }
   }
 
@@ -198,12 +199,10 @@ void attend_head(const AttentionArgs& args, const Problem& problem, const Sequen
 void attend(const AttentionArgs& args, const Problem& problem) {
   const core::OutputWriter writer(args.out, args.output, problem.output, problem.group);
   writer.write_padding();
-#pragma omp parallel for collapse(2) schedule(dynamic)
-  for (std::int64_t b = 0; b < problem.batch; ++b) {
-    for (std::int64_t h = 0; h < problem.heads_q; ++h) {
-      attend_head(args, problem, core::sequence_at(args, problem, b), h, writer);
-    }
-  }
+  core::parallel_for(problem.batch * problem.heads_q, [&](std::int64_t i) {
+    const core::Sequence sequence = core::sequence_at(args, problem, i / problem.heads_q);
+    attend_head(args, problem, sequence, i % problem.heads_q, writer);
+  });
 }
 
 }  // namespace sotto::reference

@@ -105,9 +105,8 @@ void write_scales(const QuantizeArgs& args) {
                [&](const core::Placement& place, std::int64_t sequence, std::int64_t token,
                    std::int64_t head, bool valid) {
                  if (!valid) return;
-                 const core::ScaleRows scales(
-                     args.descale, place, sequence,
-                     heads_per_value(args.descale, args.x.size(args.x.rank - 2)));
+                 const core::ScaleRows scales(args.descale, place, sequence,
+                                              args.x.size(args.x.rank - 2));
                  float& slot = amax[scales.pointer(head, token)];
                  const auto row = row_of(args, place, sequence, token, head);
                  for (float x : centered_row(row, args.mean, sequence, head)) {
@@ -179,8 +178,7 @@ std::vector<double> transformed_row(const Tensor& x, const Scale& descale, const
   const std::int64_t dim = x.size(x.rank - 1);
   std::vector<float> stored(static_cast<std::size_t>(dim));
   core::load_row(x.dtype, x.at(core::row_offset(x, place, token, head)), dim, stored.data());
-  const core::ScaleRows scales(descale, place, sequence,
-                               heads_per_value(descale, x.size(x.rank - 2)));
+  const core::ScaleRows scales(descale, place, sequence, x.size(x.rank - 2));
   std::vector<double> row;
   for (float value : stored) row.push_back(static_cast<double>(value) * scales.at(head, token));
   if (rope) rotate_row(row, rope, position_of(rope, place, sequence, token, position));
@@ -195,10 +193,6 @@ std::vector<float> centered_row(const std::vector<double>& row, const Tensor& me
     centered.push_back(to_float(mean ? row[c] - mean_at(mean, sequence, head, c) : row[c]));
   }
   return centered;
-}
-
-std::int64_t heads_per_value(const Scale& scale, std::int64_t heads) {
-  return scale.granularity == Granularity::kv_head ? heads / scale.values.size(1) : 1;
 }
 
 float largest_of(Dtype dtype) { return dtype == Dtype::i8 ? core::kInt8Max : e4m3::kMax; }
@@ -230,8 +224,7 @@ void quantize(const QuantizeArgs& args) {
                      valid ? row_of(args, place, sequence, token, head) : std::vector<double>(dim);
                  const std::vector<float> values =
                      valid ? centered_row(row, args.mean, sequence, head) : std::vector<float>(dim);
-                 const core::ScaleRows scales(args.descale, place, sequence,
-                                              heads_per_value(args.descale, heads));
+                 const core::ScaleRows scales(args.descale, place, sequence, heads);
                  const float descale = scales.at(head, token);
                  write_row(args.out, core::row_offset(args.out, place, token, head), values,
                            descale);

@@ -31,9 +31,6 @@ std::vector<double> transformed_row(const Tensor& x, const Scale& descale, const
 std::vector<float> centered_row(const std::vector<double>& row, const Tensor& mean,
                                 std::int64_t sequence, std::int64_t head);
 
-// Consecutive heads that share a value of the scale.
-std::int64_t heads_per_value(const Scale& scale, std::int64_t heads);
-
 // 448 or 127.
 float largest_of(Dtype dtype);
 

@@ -125,23 +125,23 @@ TEST(Geometry, ScalesOfEveryGranularity) {
   const auto table = [&](std::initializer_list<std::int64_t> shape) {
     return Tensor(numbers.data(), shape);
   };
-  EXPECT_EQ(ScaleRows({}, dense, 1, 1).at(3, 5), 1.0f);
-  EXPECT_EQ(ScaleRows(Scale::per_tensor(table({1})), dense, 1, 1).at(3, 5), 0.0f);
-  EXPECT_EQ(ScaleRows(Scale::per_head(table({2, 4})), dense, 1, 1).at(3, 5), 7.0f);
-  EXPECT_EQ(ScaleRows(Scale::per_kv_head(table({2, 2})), dense, 1, 2).at(3, 5), 3.0f);
-  EXPECT_EQ(ScaleRows(Scale::per_token(table({2, 6, 4})), dense, 1, 1).at(3, 5), 47.0f);
-  EXPECT_EQ(ScaleRows(Scale::per_token(table({20, 4})), packed, 1, 1).at(3, 5), 63.0f);
+  EXPECT_EQ(ScaleRows({}, dense, 1, 4).at(3, 5), 1.0f);
+  EXPECT_EQ(ScaleRows(Scale::per_tensor(table({1})), dense, 1, 4).at(3, 5), 0.0f);
+  EXPECT_EQ(ScaleRows(Scale::per_head(table({2, 4})), dense, 1, 4).at(3, 5), 7.0f);
+  EXPECT_EQ(ScaleRows(Scale::per_kv_head(table({2, 2})), dense, 1, 4).at(3, 5), 3.0f);
+  EXPECT_EQ(ScaleRows(Scale::per_token(table({2, 6, 4})), dense, 1, 4).at(3, 5), 47.0f);
+  EXPECT_EQ(ScaleRows(Scale::per_token(table({20, 4})), packed, 1, 4).at(3, 5), 63.0f);
   const Scale by_block = Scale::per_block(table({2, 4, 3}), 4);
-  const ScaleRows blocks(by_block, dense, 1, 1);
+  const ScaleRows blocks(by_block, dense, 1, 4);
   EXPECT_EQ(blocks.at(3, 3), 21.0f);
   EXPECT_EQ(blocks.at(3, 4), 22.0f);
   EXPECT_EQ(blocks.run_end(5, 100), 8);
   EXPECT_EQ(blocks.run_end(5, 7), 7);
   const HostTensor cu = HostTensor::ints({0, 2, 6});
-  EXPECT_EQ(ScaleRows(Scale::per_block(table({4, 6}), 4, cu), packed, 1, 1).at(3, 4), 21.0f);
+  EXPECT_EQ(ScaleRows(Scale::per_block(table({4, 6}), 4, cu), packed, 1, 4).at(3, 4), 21.0f);
   // Stride 0 broadcasts.
   const Tensor same(numbers.data() + 9, Dtype::f32, {2, 4}, {0, 0});
-  EXPECT_EQ(ScaleRows(Scale::per_head(same), dense, 1, 1).at(3, 5), 9.0f);
+  EXPECT_EQ(ScaleRows(Scale::per_head(same), dense, 1, 4).at(3, 5), 9.0f);
 }
 
 TEST(Geometry, ScaleGuessesItsGranularityFromItsRank) {

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <exception>
 
-namespace sotto::cpu {
+namespace sotto::core {
 
 // How many threads a loop that starts now would use.
 inline int max_workers() { return omp_get_max_threads(); }
@@ -36,4 +36,4 @@ void parallel_for(std::int64_t n, F&& f) {
   parallel_for(n, max_workers(), [&](std::int64_t i, int) { f(i); });
 }
 
-}  // namespace sotto::cpu
+}  // namespace sotto::core
