@@ -1,7 +1,10 @@
 // Reading and writing single numbers of any dtype as floats.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "sotto/tensor.h"
 
@@ -30,6 +33,12 @@ inline void load_row(Dtype dtype, const std::byte* data, std::int64_t n, float* 
     const T* in = reinterpret_cast<const T*>(data);
     for (std::int64_t i = 0; i < n; ++i) out[i] = static_cast<float>(in[i]);
   });
+}
+
+// To the nearest float, a finite number to a finite one: beyond fp32's range to ±FLT_MAX.
+inline float saturated_float(double x) {
+  constexpr double kLargest = std::numeric_limits<float>::max();
+  return static_cast<float>(std::isfinite(x) ? std::clamp(x, -kLargest, kLargest) : x);
 }
 
 inline bool is_float(Dtype dtype) {

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/element.h"
 #include "cpu/transform.h"
 
 namespace sotto::cpu {
@@ -25,7 +26,7 @@ void RowFinisher::finish(const core::Sequence& sequence, std::int64_t query, std
   writer_.write(sequence.q, query, sequence.first_row + query, head, problem_.dim_v, o);
   if (problem_.lse) {
     static_cast<float*>(args_.lse.data)[core::head_major_offset(
-        args_.lse, sequence.q, sequence.index, head, query)] = static_cast<float>(lse);
+        args_.lse, sequence.q, sequence.index, head, query)] = core::saturated_float(lse);
   }
 }
 

@@ -189,7 +189,7 @@ void attend_head(const AttentionArgs& args, const Problem& problem, const Sequen
     writer.write(sequence.q, i, sequence.first_row + i, head_index, problem.dim_v, rounded.data());
     if (problem.lse) {
       static_cast<float*>(args.lse.data)[core::head_major_offset(
-          args.lse, sequence.q, sequence.index, head_index, i)] = static_cast<float>(lse);
+          args.lse, sequence.q, sequence.index, head_index, i)] = core::saturated_float(lse);
     }
   }
 }

@@ -17,12 +17,6 @@ double float_at(const Tensor& tensor, std::int64_t offset) {
   return static_cast<const float*>(tensor.data)[offset];
 }
 
-// A finite double becomes a finite float.
-float to_float(double x) {
-  constexpr double kLargest = std::numeric_limits<float>::max();
-  return static_cast<float>(std::isfinite(x) ? std::clamp(x, -kLargest, kLargest) : x);
-}
-
 // [batch, heads, dim]
 double mean_at(const Tensor& mean, std::int64_t sequence, std::int64_t head, std::size_t channel) {
   return float_at(mean, sequence * mean.stride(0) + head * mean.stride(1) +
@@ -148,7 +142,7 @@ void write_dots(const QuantizeArgs& args, const core::Placement& place, std::int
     }
     static_cast<float*>(
         args.dot.data)[core::head_major_offset(args.dot, place, sequence, out_head, token)] =
-        to_float(args.dot_scale * dot);
+        core::saturated_float(args.dot_scale * dot);
   }
 }
 
@@ -190,7 +184,8 @@ std::vector<float> centered_row(const std::vector<double>& row, const Tensor& me
                                 std::int64_t sequence, std::int64_t head) {
   std::vector<float> centered;
   for (std::size_t c = 0; c < row.size(); ++c) {
-    centered.push_back(to_float(mean ? row[c] - mean_at(mean, sequence, head, c) : row[c]));
+    centered.push_back(
+        core::saturated_float(mean ? row[c] - mean_at(mean, sequence, head, c) : row[c]));
   }
   return centered;
 }
@@ -262,7 +257,7 @@ void channel_mean(const ChannelMeanArgs& args) {
     static_cast<float*>(
         args.mean.data)[sequence * args.mean.stride(0) + head * args.mean.stride(1) +
                         channel * args.mean.stride(2)] =
-        count[at] > 0.0 ? to_float(sum[at] / count[at]) : 0.0f;
+        count[at] > 0.0 ? core::saturated_float(sum[at] / count[at]) : 0.0f;
   }
 }
 

@@ -115,7 +115,8 @@ TEST_P(Robustness, FiniteInputNeverGivesNanOrInf) {
                                                                                 {100.0f, 1e-40f},
                                                                                 {1e4f, 1.0f},
                                                                                 {1e10f, 1e30f},
-                                                                                {1e15f, 1.0f}}) {
+                                                                                {1e15f, 1.0f},
+                                                                                {1e25f, 1.0f}}) {
         Data data = make_data(c);
         for (SequenceData& s : data.sequences) {
           for (float& x : s.q.values) x *= qk_size;
@@ -129,6 +130,72 @@ TEST_P(Robustness, FiniteInputNeverGivesNanOrInf) {
         ASSERT_TRUE(std::none_of(rows.lse.begin(), rows.lse.end(),
                                  [](double x) { return std::isnan(x) || x == kInfinity; }))
             << c.line << ", Q and K of " << qk_size << ", V of " << v_size;
+      }
+    }
+  }
+}
+
+// Additive masks near the largest float are legal.
+TEST_P(Robustness, HugeMaskEntriesGiveFiniteRows) {
+  std::vector<float> x(6 * 16, 0.5f), out(4 * 16), lse(4), mask(4 * 6, 0.0f);
+  mask[1] = 3e38f;
+  mask[8] = -3e38f;
+  std::fill_n(mask.begin() + 12, 6, -3.4e38f);
+  attention({.q = Tensor(x.data(), {1, 4, 1, 16}),
+             .k = Tensor(x.data(), {1, 6, 1, 16}),
+             .v = Tensor(x.data(), {1, 6, 1, 16}),
+             .out = Tensor(out.data(), {1, 4, 1, 16}),
+             .lse = Tensor(lse.data(), {1, 1, 4}),
+             .mask = Mask::from_dense(Tensor(mask.data(), {1, 1, 4, 6})),
+             .backend = GetParam()});
+  for (const float o : out) EXPECT_NEAR(o, 0.5f, 1e-6f);
+  for (const float l : lse) EXPECT_TRUE(std::isfinite(l));
+}
+
+// V's second term counts on exactly the blocks of 128 keys that VFormat::e4m3_hi_lo names: with
+// equal weights, V = 1 everywhere and V_lo = 1/4 in one block, an output is 1 + that block's share
+// of the visible keys / 4.
+TEST_P(Robustness, SecondTermOfVCountsOnItsBlocksAlone) {
+  constexpr std::int64_t kLenQ = 300, kLenK = 700;
+  for (const Mask& mask : {Mask::none(), Mask::causal(), Mask::causal_bottom_right(),
+                           Mask::window(200, 0), Mask::window(130, 40)}) {
+    const std::int64_t offset = mask.align == Mask::Align::bottom_right ? kLenK - kLenQ : 0;
+    for (std::int64_t block = 0; block * 128 < kLenK; ++block) {
+      std::vector<e4m3> q(kLenQ * 16, e4m3(0.0f)), k(kLenK * 16, e4m3(0.0f)), v(kLenK * 16),
+          lo(kLenK * 16);
+      for (std::int64_t i = 0; i < kLenK * 16; ++i) {
+        v[static_cast<std::size_t>(i)] = e4m3(1.0f);
+        lo[static_cast<std::size_t>(i)] = e4m3(i / 16 / 128 == block ? 0.25f : 0.0f);
+      }
+      std::vector<float> out(kLenQ * 16);
+      const AttentionArgs args{.q = Tensor(q.data(), {1, kLenQ, 1, 16}),
+                               .k = Tensor(k.data(), {1, kLenK, 1, 16}),
+                               .v = Tensor(v.data(), {1, kLenK, 1, 16}),
+                               .out = Tensor(out.data(), {1, kLenQ, 1, 16}),
+                               .mask = mask,
+                               .v_lo = Tensor(lo.data(), {1, kLenK, 1, 16}),
+                               .backend = GetParam()};
+      attention(args);
+      for (std::int64_t i = 0; i < kLenQ; ++i) {
+        bool two_terms = block == 0;
+        // An edge of the band, of some query in this one's block of 128, lies in the key block.
+        for (std::int64_t n = i / 128 * 128; n < std::min(i / 128 * 128 + 128, kLenQ); ++n) {
+          const std::int64_t diagonal = n + offset;
+          if (mask.right >= 0) two_terms |= (diagonal + mask.right) / 128 == block;
+          if (mask.left >= 0 && diagonal >= mask.left) {
+            two_terms |= (diagonal - mask.left) / 128 == block;
+          }
+        }
+        const std::int64_t begin =
+            mask.left >= 0 ? std::max<std::int64_t>(0, i + offset - mask.left) : 0;
+        const std::int64_t end =
+            mask.right >= 0 ? std::min(kLenK, i + offset + mask.right + 1) : kLenK;
+        const std::int64_t in_block = std::max<std::int64_t>(
+            0, std::min(end, block * 128 + 128) - std::max(begin, block * 128));
+        const double share = static_cast<double>(in_block) / static_cast<double>(end - begin);
+        ASSERT_NEAR(out[static_cast<std::size_t>(i * 16)], two_terms ? 1 + share / 4 : 1.0, 1e-5)
+            << "query " << i << ", block " << block << ", window " << mask.left << "/"
+            << mask.right;
       }
     }
   }

@@ -24,14 +24,75 @@ TEST(OperationsValidation, PlanRefusesARequestThatDoesNotFit) {
   expect_invalid(softcap.out, "args", "softcap was 0", [&] { plan.run(softcap.args, {}); });
 }
 
+// Memory of a plan, aligned as it must be.
+struct PlanMemory {
+  explicit PlanMemory(std::size_t bytes) : memory(bytes + 64) {
+    std::byte* aligned = memory.data();
+    while (reinterpret_cast<std::uintptr_t>(aligned) % 64 != 0) ++aligned;
+    span = {aligned, bytes};
+  }
+  std::vector<std::byte> memory;
+  Workspace span;
+};
+
+TEST(OperationsValidation, SdpaPlanRefusesOptionsThatDoNotFit) {
+  Request r;
+  r.args.mask = Mask::causal_bottom_right();
+  SdpaOptions options{.rope = {.cos = r.table({8, 32}), .sin = r.table({8, 32})}};
+  options.rope.positions = r.int_table({1, 5});
+  options.positions_k = r.int_table({1, 7});
+  const SdpaPlan plan(r.args, options);
+  PlanMemory memory(plan.workspace_size());
+  const auto expect = [&](const char* argument, const char* words, auto&& change) {
+    SdpaOptions other = options;
+    change(other);
+    expect_invalid(r.out, argument, words, [&] { plan.run(r.args, other, memory.span); });
+  };
+  expect("options.rope.positions", "were given", [](SdpaOptions& o) { o.rope.positions = {}; });
+  expect("options.recipe", "was int8qk in the plan, is fp8",
+         [](SdpaOptions& o) { o.recipe = Recipe::fp8(); });
+  expect("options.rope", "was given", [](SdpaOptions& o) { o.rope = {}, o.positions_k = {}; });
+}
+
+TEST(OperationsValidation, LengthsThatChangeAfterQuantisingAreChecked) {
+  Request r;
+  r.lengths = HostTensor::ints({7, 2});
+  r.args.seq.seqused_k = r.lengths;
+  const SdpaPlan plan(r.args, {});
+  PlanMemory memory(plan.workspace_size());
+  const QuantizedQkv qkv = quantize_qkv(r.args, {}, plan, memory.span);
+  static_cast<std::int32_t*>(r.args.seq.seqused_k.data)[1] = 100'000'000;
+  expect_invalid(r.out, "seq.seqused_k", "[0, 7]", [&] { plan.run(qkv, memory.span); });
+}
+
+// A scale without values is no scale, whatever granularity it names.
+TEST(OperationsValidation, AbsentScalesMayNameAGranularity) {
+  Request r;
+  r.pack_all();
+  r.args.descale.k = Scale::per_block({}, 128);
+  EXPECT_NO_THROW(attention(r.args));
+  for (const char* backend : {"cpu", "reference"}) {
+    HostTensor x(Dtype::f32, {2, 5, 4, 64}), out = x, mean(Dtype::f32, {2, 4, 64});
+    const Scale absent = Scale::per_kv_head({});
+    EXPECT_NO_THROW(quantize({.x = x, .out = out, .descale = absent, .backend = backend}));
+    EXPECT_NO_THROW(channel_mean({.x = x, .mean = mean, .descale = absent, .backend = backend}));
+    EXPECT_NO_THROW(append_kv({.k = x,
+                               .v = x,
+                               .k_cache = out,
+                               .v_cache = HostTensor(x),
+                               .cache_seqlens = HostTensor::ints({0, 0}),
+                               .k_descale = absent,
+                               .backend = backend}));
+  }
+}
+
 TEST(OperationsValidation, PlanRefusesAWorkspaceTooSmallOrCrooked) {
   Request r;
   r.args.backend = "cpu";
   const SdpaPlan plan(r.args, {});
   ASSERT_GT(plan.workspace_size(), 0u);
-  std::vector<std::byte> memory(plan.workspace_size() + 128);
-  std::byte* aligned = memory.data();
-  while (reinterpret_cast<std::uintptr_t>(aligned) % 64 != 0) ++aligned;
+  PlanMemory memory(plan.workspace_size() + 4);
+  std::byte* aligned = memory.span.data();
   expect_invalid(r.out, "workspace", "bytes", [&] {
     plan.run(r.args, {}, {aligned, plan.workspace_size() - 1});
   });
@@ -225,6 +286,10 @@ TEST(OperationsValidation, AppendKv) {
     r.lengths = HostTensor::ints({0, 2});
     a.batch_idx = r.lengths;
   });
+  expect("batch_idx", "got 1 twice", [](Request& r, AppendKvArgs& a) {
+    r.lengths = HostTensor::ints({1, 1});
+    a.batch_idx = r.lengths;
+  });
   expect("page_table", "got 9", [](Request& r, AppendKvArgs& a) {
     static_cast<std::int32_t*>(r.ints.view().data)[0] = 9;
     a.page_table = r.int_table({2, 1});
@@ -257,6 +322,11 @@ TEST(OperationsValidation, MergeStates) {
   expect("out", "[2, 5, 4, 64]", [](Request&, MergeArgs& a) { a.out.shape[2] = 2; });
   expect("lse", "[2, 4, 5]", [](Request& r, MergeArgs& a) { a.lse = r.table({2, 5}); });
   expect("output", "neither", [](Request&, MergeArgs& a) { a.out.dtype = Dtype::e4m3; });
+  expect("out", "scale per 16", [](Request& r, MergeArgs& a) {
+    for (PartialState& state : a.states) state.out.shape[3] = 24;
+    a.out = r.codes(Dtype::e2m1x2, {2, 5, 4, 12});
+    a.output = {.scale = r.table({1}), .group_scale = r.codes(Dtype::e4m3, {128, 8})};
+  });
 }
 
 TEST(OperationsValidation, Tensor) {
