@@ -149,8 +149,8 @@ void run(Options options) {
     };
     summary.result = models::evaluate(llama, tokens, options.eval);
   }
-  if (!options.report.empty()) write_file(options.report, to_html(summary));
   fmt::print("{}", options.json ? to_json(summary) : to_table(summary));
+  if (!options.report.empty()) write_file(options.report, to_html(summary));
 }
 
 }  // namespace
