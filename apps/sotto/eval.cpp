@@ -76,6 +76,16 @@ CLI::Option* add_count(CLI::App& app, const std::string& option, std::int64_t& c
       ->type_name("N");
 }
 
+// The parts between commas; empty ones, too, for check() to complain of.
+std::vector<std::string> split(const std::string& list) {
+  std::vector<std::string> parts;
+  std::size_t begin = 0;
+  for (std::size_t comma; (comma = list.find(',', begin)) != std::string::npos; begin = comma + 1)
+    parts.push_back(list.substr(begin, comma - begin));
+  parts.push_back(list.substr(begin));
+  return parts;
+}
+
 void check(const Options& options) {
   if (options.model.empty())
     throw UsageError("--model: expected a .gguf or .safetensors file, or a model's folder");
@@ -176,9 +186,10 @@ Command add_eval(CLI::App& app) {
           "How many windows at most; all (or 0): all")
       ->type_name("N")
       ->default_str(std::to_string(options->eval.max_windows));
-  eval->add_option("--modes", options->eval.modes, "Recipes, separated by commas (see below)")
+  eval->add_option_function<std::string>(
+          "--modes", [options](const std::string& text) { options->eval.modes = split(text); },
+          "Recipes, separated by commas (see below)")
       ->type_name("LIST")
-      ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(options->eval.modes, ",")));
   add_count(*eval, "--skip-first", options->eval.skip_first,
             "Keep the attention of the first N layers exact", 0);

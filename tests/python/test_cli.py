@@ -116,6 +116,7 @@ def test_info():
         (["eval", "--model", "m", "--text", "t", "--threads", "0"], "--threads: expected"),
         (["eval", "--model", "m", "--text", "t", "--threads", "99999"], "at most 1024"),
         (["eval", "--model", "m", "--text", "t", "--modes", "fp9"], "int8qk"),
+        (["eval", "--model", "m", "--text", "t", "--modes", "exact,,fp8"], "unknown name ''"),
         (["eval", "--model", "m", "--text", "t", "--modes", "fp8+colour"], "--modes: "),
         (["eval", "--model", "m", "--text", "t", "--backend", "abacus"], "known: cpu"),
         (["eval", "--model", "m", "--text", "t", "--report", "x.png"], "ending in .html"),
