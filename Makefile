@@ -6,7 +6,7 @@
 help:       ## this list
 	@awk -F ': *## ' '/: *## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo:       ## a real language model with each attention recipe: what does low precision cost?
+demo:       ## a language model with each recipe: what does low precision cost? (TEXT= MODES= WINDOWS= CONTEXT= MODEL=)
 	@scripts/demo.sh
 
 build:      ## the library and the program build/release/bin/sotto

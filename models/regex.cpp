@@ -15,7 +15,8 @@ namespace sotto::models {
 namespace {
 
 // A file's pattern may be hostile: these bound the time, from each position of the text, and the
-// memory of one search. The steps are enough for a run of white space of tens of megabytes, which ordinary patterns go back through.
+// memory of one search. The steps are enough for a run of white space of tens of megabytes, which
+// ordinary patterns go back through.
 constexpr std::uint32_t kMaxSteps = 100'000'000;
 constexpr std::uint32_t kMaxHeapKiB = 256 * 1024;
 constexpr std::size_t kMaxJitStack = 64 * 1024 * 1024;

@@ -145,6 +145,12 @@ void run(Options options) {
                       .text_tokens = static_cast<std::int64_t>(tokens.size()),
                       .context = options.eval.context};
   const std::int64_t window = std::min(options.eval.context, summary.text_tokens);
+  const std::int64_t layers = model.weights.config.layers;
+  if (options.eval.skip_first > layers || options.eval.skip_last > layers - options.eval.skip_first)
+    throw Error(
+        fmt::format("--skip-first, --skip-last: expected at most the model's {} layers "
+                    "together, got {} and {}",
+                    layers, options.eval.skip_first, options.eval.skip_last));
   if (window > model.weights.config.context_length)
     fmt::print(
         stderr,

@@ -47,8 +47,8 @@ Cells cells(const ModeResult& mode) {
   return {.mode = mode.mode,
           .perplexity = number(mode.perplexity, 4),
           .change = same ? "-"
-                         : fmt::format("{:+.3f} ± {:.3f}", 100 * mode.perplexity_change,
-                                       100 * mode.perplexity_change_error),
+                         : fmt::format("{:+.3f} ± {}", 100 * mode.perplexity_change,
+                                       number(100 * mode.perplexity_change_error, 3)),
           .kl = same ? "-" : number(mode.kl, 6),
           .top1 = same ? "-" : number(100 * mode.top1, 2),
           .sqnr_worst = number(sqnr.worst, 1),

@@ -1,6 +1,7 @@
 // `sotto info`: what this machine and this build can do, and for everything they cannot, why.
 #include <omp.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <fstream>
 #include <memory>
@@ -13,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "command.h"
+#include "core/select.h"
 #include "cuda/devices.h"
 #include "sotto/backend.h"
 #include "sotto/version.h"
@@ -63,14 +65,19 @@ Json describe_cuda() {
 }
 
 Json describe() {
+  // As any request would be answered, the environment's switches included.
+  const Explanation explanation =
+      core::select("", "", [](const Backend&) { return Reasons{}; }).explanation;
+  const auto all = backends::list();
   Json backends = Json::array();
-  for (const auto& backend : backends::list()) {
-    const Reasons reasons = backend->unusable();
-    backends.push_back({{"name", backend->name()},
-                        {"priority", backend->priority()},
-                        {"description", backend->description()},
-                        {"usable", reasons.empty()},
-                        {"reasons", reasons}});
+  for (const BackendAnswer& answer : explanation.answers) {
+    const auto backend = std::find_if(all.begin(), all.end(),
+                                      [&](const auto& b) { return b->name() == answer.backend; });
+    backends.push_back({{"name", answer.backend},
+                        {"priority", answer.priority},
+                        {"description", (*backend)->description()},
+                        {"usable", answer.reasons.empty()},
+                        {"reasons", answer.reasons}});
   }
   return {{"version", version()},
           {"cpu",

@@ -154,7 +154,8 @@ struct AttentionArgs {
 
   // Dtypes: q and k both f32, f16 or bf16, both e4m3, both INT8, or, for a quantised cache, q of 16
   // or 32 bits beside k of e4m3 or INT8. v is e4m3 or of 16 or 32 bits (q's dtype, where q is not
-  // 8-bit). Where v is e4m3, P is rounded to e4m3, too, but not over a quantised cache. Any strides
+  // 8-bit). Where v is e4m3, P is rounded to e4m3, too, but not over a quantised cache, and the sum
+  // under O and LSE is that of the rounded P; backend `reference` alone never rounds P. Any strides
   // with a contiguous last dimension. Head sizes: 16…256 in steps of 16, and 512.
 
   std::optional<float> scale = {};  // of q·k; default 1/sqrt(dim_qk)

@@ -8,6 +8,10 @@
 
 namespace sotto {
 
+// To decode: append_kv(), then attention() over the same cache with seqused_k = cache_seqlens + new
+// and Mask::causal_bottom_right(). q goes through quantize() to 16 or 32 bits where K in the cache
+// is rotated or transformed: the same RoPE (with positions) and the same Hadamard.
+//
 // New token t of sequence b goes to position cache_seqlens[b] + t of the cache. Nothing else is
 // written, cache_seqlens is not advanced. A position or page outside the cache is an error that
 // names the sequence, before anything is written. No two sequences may write to the same row or

@@ -16,7 +16,8 @@ struct PartialState {
 };
 
 // out = Σ_s exp(lse_s − lse) · out_s,  lse = log Σ_s exp(lse_s)  (FlashAttention-2, section 3.1.1).
-// Rows that no state saw give 0 and -inf. Sinks belong into exactly one of the states.
+// Under a causal mask the part with the last keys keeps it, bottom right; the parts before have
+// none. Rows that no state saw give 0 and -inf. Sinks belong into exactly one of the states.
 struct MergeArgs {
   std::vector<PartialState> states = {};  // at least one
   Tensor out = {};                        // as AttentionArgs::out, quantised or not

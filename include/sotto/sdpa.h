@@ -15,7 +15,8 @@ struct SdpaOptions {
   Recipe recipe = Recipe::int8qk();
   // Applied to q and k. Without positions, key j is at j and query i at i + offset, where offset is
   // the mask's alignment (0 top left, len_k - len_q bottom right). `rope.positions` gives the
-  // queries'; the keys' are positions_k, or the same where that is absent.
+  // queries'; the keys' are positions_k, or the same where that is absent. For new tokens after a
+  // cache, align the mask: .mask = Mask::causal_bottom_right().
   Rope rope = {};
   Tensor positions_k = {};  // i32 [batch or 1, len_k] or packed [total_k]
 };

@@ -60,6 +60,10 @@ void check_head_size(std::string_view argument, std::int64_t dim) {
 void check_kv(std::string_view argument, const Tensor& tensor, const AttentionArgs& args,
               const Problem& problem) {
   check_present(argument, tensor);
+  if (!problem.packed_k && tensor.rank == 3) {
+    fail(argument, "must have 4 dimensions (or be packed, with seq.cu_seqlens_k), got {}",
+         to_string(tensor));
+  }
   check_rank(argument, tensor, problem.packed_k ? 3 : 4);
   check_device(argument, tensor, problem.device);
   check_contiguous_last(argument, tensor);
@@ -312,6 +316,11 @@ void describe_smoothing(const AttentionArgs& args, Problem& problem) {
 }
 
 void describe_outputs(const AttentionArgs& args, Problem& problem) {
+  for (const Tensor* input : {&args.q, &args.k, &args.v}) {
+    if (args.out.data == input->data && args.out.numel() > 0 && input->numel() > 0) {
+      fail("out", "must not be the memory of an input");
+    }
+  }
   const TokenShape tokens{.batch = problem.batch,
                           .len = problem.packed_q ? problem.len_q : args.q.size(1),
                           .rows = problem.rows_q,

@@ -45,14 +45,14 @@ void check_batch_idx(std::string_view argument, const Tensor& batch_idx, std::in
   }
 }
 
-// Rows that are written from several threads.
-void check_distinct(std::string_view argument, const Tensor& batch_idx) {
-  if (!on_host(batch_idx)) return;
-  std::vector<std::int64_t> rows;
-  for (std::int64_t b = 0; b < batch_idx.size(0); ++b) rows.push_back(int_at(batch_idx, b));
-  std::sort(rows.begin(), rows.end());
-  const auto twice = std::adjacent_find(rows.begin(), rows.end());
-  if (twice != rows.end()) fail(argument, "must name each row once, got {} twice", *twice);
+// Rows or pages that are written, from several threads.
+void check_distinct(std::string_view argument, std::string_view what,
+                    std::vector<std::int64_t> written) {
+  std::sort(written.begin(), written.end());
+  const auto twice = std::adjacent_find(written.begin(), written.end());
+  if (twice != written.end()) {
+    fail(argument, "new tokens must not share a {}, got {} {} twice", what, what, *twice);
+  }
 }
 
 }  // namespace
@@ -198,11 +198,11 @@ void check_contents(const AppendKvArgs& args) {
   const TokenShape tokens = token_shape("k", args.k, args.cu_seqlens, "cu_seqlens");
   if (tokens.packed) check_cu_seqlens("cu_seqlens", args.cu_seqlens, tokens.rows);
   check_batch_idx("batch_idx", args.batch_idx, args.k_cache.size(0));
-  check_distinct("batch_idx", args.batch_idx);
   const bool paged = static_cast<bool>(args.page_table);
   const std::int64_t capacity =
       paged ? saturating_product(args.page_table.size(1), args.k_cache.size(1))
             : args.k_cache.size(1);
+  std::vector<std::int64_t> written;
   for (std::int64_t b = 0; b < tokens.batch; ++b) {
     const std::int64_t before = int_at(args.cache_seqlens, b);
     const std::int64_t added = sequence_length(tokens, args.cu_seqlens, b);
@@ -214,12 +214,21 @@ void check_contents(const AppendKvArgs& args) {
     if (paged) {
       check_pages("page_table", args.page_table, b, before + added, args.k_cache.size(1),
                   args.k_cache.size(0));
+      const std::int64_t page_size = args.k_cache.size(1);
+      for (std::int64_t slot = before / page_size; slot * page_size < before + added; ++slot) {
+        written.push_back(static_cast<const std::int32_t*>(
+            args.page_table
+                .data)[b * args.page_table.stride(0) + slot * args.page_table.stride(1)]);
+      }
+    } else if (args.batch_idx) {
+      written.push_back(int_at(args.batch_idx, b));
     }
     if (args.rope && !args.rope.positions && before + added > args.rope.cos.size(0)) {
       fail("rope.cos", "must have a row for each of {} positions, got {}", before + added,
            args.rope.cos.size(0));
     }
   }
+  check_distinct(paged ? "page_table" : "batch_idx", paged ? "page" : "row", std::move(written));
   if (args.rope.positions) check_rope_contents(args.rope, tokens, args.cu_seqlens, {});
 }
 

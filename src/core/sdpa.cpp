@@ -1,9 +1,11 @@
 // SdpaPlan, quantize_qkv() and sdpa().
 #include "sotto/sdpa.h"
 
+#include <atomic>
 #include <string>
 
 #include "core/aligned_buffer.h"
+#include "core/log.h"
 #include "core/request_text.h"
 #include "core/sdpa_composed.h"
 #include "core/select.h"
@@ -15,6 +17,21 @@ namespace {
 std::string request_text(const Problem& problem, const SdpaOptions& options) {
   return "sdpa by " + to_string(options.recipe) + (options.rope ? " with RoPE, " : ", ") +
          core::request_text(problem);
+}
+
+// One query against a cache, RoPE, and no word on where it stands: it would be rotated as the
+// first.
+void warn_of_query_positions(const SdpaOptions& options, const Problem& problem) {
+  static std::atomic<bool> warned{false};
+  if (!options.rope || options.rope.positions || problem.packed_q || problem.packed_k ||
+      problem.mask_align != Mask::Align::top_left || problem.len_q >= problem.len_k ||
+      warned.exchange(true)) {
+    return;
+  }
+  core::log(LogLevel::warning,
+            "sdpa: queries without rope.positions stand at positions 0, 1, … under a mask aligned "
+            "top left; for new tokens after a cache give rope.positions and positions_k, or align "
+            "the mask bottom right (this is said once)");
 }
 
 Problem checked(const AttentionArgs& args, const SdpaOptions& options) {
@@ -41,7 +58,9 @@ SdpaPlan::SdpaPlan(const AttentionArgs& args, const SdpaOptions& options)
       backend_(core::select_or_throw(
           request_text(*problem_, options), args.backend,
           [&](const Backend& backend) { return backend.refuse_sdpa(args, options); })),
-      kernel_(backend_->plan_sdpa(args, options)) {}
+      kernel_(backend_->plan_sdpa(args, options)) {
+  warn_of_query_positions(options, *problem_);
+}
 
 SdpaPlan::~SdpaPlan() = default;
 SdpaPlan::SdpaPlan(SdpaPlan&&) noexcept = default;

@@ -43,7 +43,14 @@ void check(const AttentionArgs& args, const SdpaOptions& options, const Problem&
   const TokenShape q = token_shape("q", args.q, seq.cu_seqlens_q, "seq.cu_seqlens_q");
   const TokenShape k = token_shape("k", args.k, seq.cu_seqlens_k, "seq.cu_seqlens_k");
   check_rope(options.rope, q, problem.device);
-  if (options.rope) check_rope(rope_of_keys(options), k, problem.device);
+  if (!options.rope) return;
+  if (options.rope.positions && !options.positions_k && q.len != k.len) {
+    fail("positions_k",
+         "is required where q and k have different numbers of tokens ({} and {}): "
+         "rope.positions are the queries'",
+         q.len, k.len);
+  }
+  check_rope(rope_of_keys(options), k, problem.device);
 }
 
 namespace {

@@ -70,7 +70,9 @@ std::shared_ptr<const Backend> select_or_throw(std::string request, std::string_
   Selection selection = select(std::move(request), wanted, ask);
   if (read_environment().log_explain) log(LogLevel::explain, selection.explanation.text());
   if (selection.backend == nullptr) {
-    throw Unsupported("no backend takes this request\n" + selection.explanation.text());
+    std::string table = selection.explanation.text();
+    table.pop_back();  // the last line's end
+    throw Unsupported("no backend takes this request; their reasons:\n" + table);
   }
   return selection.backend;
 }

@@ -66,7 +66,8 @@ void check_scale(const Scale& scale, const ScaleContext& context) {
       if (context.page_size > 0) {
         return table({context.pages, context.page_size, tokens.heads}, "[pages, page_size, heads]");
       }
-      return table({context.rows, tokens.len, tokens.heads}, "[batch, len, heads]");
+      return table({context.rows, tokens.len, tokens.heads},
+                   "[batch, len, heads] (for blocks: Scale::per_block)");
     case Granularity::block:
       break;
   }

@@ -158,6 +158,10 @@ TEST(OperationsValidation, Sdpa) {
     o.rope.positions = r.int_table({1, 5});
     o.positions_k = r.int_table({1, 7});
   });
+  expect("positions_k", "rope.positions are the queries'", [&](Request& r, SdpaOptions& o) {
+    rope(r, o);
+    o.rope.positions = r.int_table({1, 5});
+  });
   expect("rope.positions", "[batch or 1, len]", [&](Request& r, SdpaOptions& o) {
     rope(r, o);
     o.rope.positions = r.int_table({1, 4});
@@ -286,12 +290,17 @@ TEST(OperationsValidation, AppendKv) {
     r.lengths = HostTensor::ints({0, 2});
     a.batch_idx = r.lengths;
   });
-  expect("batch_idx", "got 1 twice", [](Request& r, AppendKvArgs& a) {
+  expect("batch_idx", "got row 1 twice", [](Request& r, AppendKvArgs& a) {
     r.lengths = HostTensor::ints({1, 1});
     a.batch_idx = r.lengths;
   });
   expect("page_table", "got 9", [](Request& r, AppendKvArgs& a) {
     static_cast<std::int32_t*>(r.ints.view().data)[0] = 9;
+    a.page_table = r.int_table({2, 1});
+  });
+  expect("page_table", "got page 0 twice", [](Request& r, AppendKvArgs& a) {
+    r.lengths = HostTensor::ints({0, 0});
+    a.cache_seqlens = r.lengths;
     a.page_table = r.int_table({2, 1});
   });
   expect("page_table", "cannot be combined", [](Request& r, AppendKvArgs& a) {
