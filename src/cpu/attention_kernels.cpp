@@ -210,12 +210,18 @@ class BlockStep {
         float sum = 0.0f;
         for (std::int64_t j = step_.key_begin; j < step_.key_end; ++j) {
           if (!is_seen(j, row)) continue;
-          sum += step_.scores[j * rows() + row] * tile_.v[j * step_.dim_v + i];
+          sum = mul_add(step_.scores[j * rows() + row], tile_.v[j * step_.dim_v + i], sum);
         }
         float& o = block_.o[i * rows() + row];
-        o = o * rescale[row] + sum;
+        o = mul_add(o, rescale[row], sum);
       }
     }
+  }
+
+  // Fused where the target's vectors are, so that both ways of adding values give the same bits.
+  static float mul_add(float a, float b, float c) {
+    const hn::CappedTag<float, 1> one;
+    return hn::GetLane(hn::MulAdd(hn::Set(one, a), hn::Set(one, b), hn::Set(one, c)));
   }
 
   bool is_seen(std::int64_t key, std::int64_t row) const {
