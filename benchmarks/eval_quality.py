@@ -43,7 +43,8 @@ def print_table(results):
         if r is exact:
             print(f"| `exact` | {r['perplexity']:.4f} | – | – | – | – |")
         else:
-            print(f"| `{r['mode']}` | {r['perplexity']:.4f} | {change:+.2f} % | {r['kl']:.5f} "
+            error = 100 * r["perplexity_change_error"]
+            print(f"| `{r['mode']}` | {r['perplexity']:.4f} | {change:+.2f} % ± {error:.2f} | {r['kl']:.5f} "
                   f"| {100 * r['top1']:.2f} % | {sqnr} |")
 
 

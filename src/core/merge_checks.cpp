@@ -17,6 +17,17 @@ void check_lse(std::string_view argument, const Tensor& lse, const TokenShape& t
 
 }  // namespace
 
+TokenShape shape_of_states(const MergeArgs& args) {
+  const Tensor& first = args.states.front().out;
+  const bool packed = first.rank == 3;
+  return {.batch = packed ? 1 : first.size(0),
+          .len = first.size(packed ? 0 : 1),
+          .rows = packed ? first.size(0) : first.size(0) * first.size(1),
+          .heads = first.size(first.rank - 2),
+          .dim = first.size(first.rank - 1),
+          .packed = packed};
+}
+
 void check(const MergeArgs& args) {
   if (args.states.empty()) fail("states", "must hold at least one state, got none");
   const Tensor& first = args.states.front().out;
@@ -26,15 +37,11 @@ void check(const MergeArgs& args) {
          "must be [batch, len_q, heads_q, dim_v] or [total_q, heads_q, dim_v], got {}",
          to_string(first));
   }
-  TokenShape tokens;
-  tokens.packed = first.rank == 3;
-  tokens.batch = tokens.packed ? 1 : first.size(0);
-  tokens.len = tokens.packed ? first.size(0) : first.size(1);
-  if (__builtin_mul_overflow(tokens.batch, tokens.len, &tokens.rows)) {
+  if (std::int64_t rows;
+      first.rank == 4 && __builtin_mul_overflow(first.size(0), first.size(1), &rows)) {
     fail("states[0].out", "sizes overflow 64 bits: {}", to_string(first));
   }
-  tokens.heads = first.size(first.rank - 2);
-  tokens.dim = first.size(first.rank - 1);
+  const TokenShape tokens = shape_of_states(args);
   for (std::size_t s = 0; s < args.states.size(); ++s) {
     const PartialState& state = args.states[s];
     const std::string out = fmt::format("states[{}].out", s);

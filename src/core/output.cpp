@@ -23,6 +23,13 @@ std::int64_t swizzled_scale_offset(std::int64_t row, std::int64_t column, std::i
          column % 4;
 }
 
+OutputFormat output_format(const Tensor& out, const OutputQuant& output, std::int64_t row) {
+  if (out.dtype == Dtype::e2m1x2) return {OutputKind::nvfp4, kNvfp4Group};
+  if (out.dtype != Dtype::e4m3) return {};
+  if (output.scale) return {OutputKind::fp8, 0};
+  return {OutputKind::fp8_groups, row / output.group_scale.size(1)};
+}
+
 OutputWriter::OutputWriter(const Tensor& out, const OutputQuant& output, OutputKind kind,
                            std::int64_t group)
     : out_(out), group_scale_(output.group_scale), kind_(kind), group_(group) {

@@ -8,6 +8,14 @@
 
 namespace sotto::core {
 
+struct OutputFormat {
+  OutputKind kind{};
+  std::int64_t group = 0;  // elements per scale
+};
+
+// The format that a legal `out` and `output` ask for; `row`: numbers per token, heads_q · dim_v.
+OutputFormat output_format(const Tensor& out, const OutputQuant& output, std::int64_t row);
+
 class OutputWriter {
  public:
   // Reads output.scale (one element). Call on the host that owns the tensors.

@@ -122,8 +122,7 @@ void check_rope(const Rope& rope, const TokenShape& tokens, const Device& device
 
 namespace {
 
-OutputFormat check_fp8_output(const OutputQuant& output, const TokenShape& tokens,
-                              const Device& device) {
+void check_fp8_output(const OutputQuant& output, const TokenShape& tokens, const Device& device) {
   if (static_cast<bool>(output.scale) == static_cast<bool>(output.group_scale)) {
     fail("output",
          "an e4m3 out needs either output.scale (per tensor) or output.group_scale (per "
@@ -132,7 +131,7 @@ OutputFormat check_fp8_output(const OutputQuant& output, const TokenShape& token
   }
   if (output.scale) {
     check_table("output.scale", output.scale, Dtype::f32, {1}, "[1]", device);
-    return {OutputKind::fp8, 0};
+    return;
   }
   const Tensor& scales = output.group_scale;
   check_dtype("output.group_scale", scales, {Dtype::f32, Dtype::ue8m0});
@@ -144,14 +143,13 @@ OutputFormat check_fp8_output(const OutputQuant& output, const TokenShape& token
     }
     check_table("output.group_scale", scales, scales.dtype, {tokens.rows, scales.size(1)},
                 "[tokens, heads_q * dim_v / group]", device, Access::write);
-    return {OutputKind::fp8_groups, group};
+    return;
   }
   fail("output.group_scale", "shape must be [{}, {} / group] with groups of 64 or 128, got {}",
        tokens.rows, tokens.heads * tokens.dim, to_string(scales));
 }
 
-OutputFormat check_nvfp4_output(const OutputQuant& output, const TokenShape& tokens,
-                                const Device& device) {
+void check_nvfp4_output(const OutputQuant& output, const TokenShape& tokens, const Device& device) {
   if (tokens.dim % 16 != 0) {
     fail("out", "NVFP4 has a scale per 16 numbers, but heads have {}", tokens.dim);
   }
@@ -168,7 +166,6 @@ OutputFormat check_nvfp4_output(const OutputQuant& output, const TokenShape& tok
          "must be contiguous (the layout is the swizzle's), got row stride {}",
          output.group_scale.stride(0));
   }
-  return {OutputKind::nvfp4, 16};
 }
 
 }  // namespace
@@ -189,13 +186,15 @@ OutputFormat check_output(const Tensor& out, const OutputQuant& output, const To
   check_device("out", out, device);
   check_contiguous_last("out", out);
   check_memory("out", out, Access::write);
-  if (out.dtype == Dtype::e4m3) return check_fp8_output(output, tokens, device);
-  if (out.dtype == Dtype::e2m1x2) return check_nvfp4_output(output, tokens, device);
-  if (output.scale || output.group_scale) {
+  if (out.dtype == Dtype::e4m3) {
+    check_fp8_output(output, tokens, device);
+  } else if (out.dtype == Dtype::e2m1x2) {
+    check_nvfp4_output(output, tokens, device);
+  } else if (output.scale || output.group_scale) {
     fail(output.scale ? "output.scale" : "output.group_scale",
          "is for an out of e4m3 or e2m1x2, but out is {}", dtype_name(out.dtype));
   }
-  return {};
+  return output_format(out, output, tokens.heads * tokens.dim);
 }
 
 }  // namespace sotto::core

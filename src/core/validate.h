@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "core/check.h"
+#include "core/output.h"
 #include "sotto/backend.h"
 
 namespace sotto::core {
@@ -61,13 +62,12 @@ void check_scale(const Scale& scale, const ScaleContext& context);
 
 void check_rope(const Rope& rope, const TokenShape& tokens, const Device& device);
 
-// The output tensor and its quantisation, for `tokens` with dim = dim_v. Returns kind and group.
-struct OutputFormat {
-  OutputKind kind{};
-  std::int64_t group = 0;
-};
+// The output tensor and its quantisation, for `tokens` with dim = dim_v.
 OutputFormat check_output(const Tensor& out, const OutputQuant& output, const TokenShape& tokens,
                           const Device& device);
+// The sizes of the states of a merge, each [batch, len_q, heads_q, dim_v] or [total_q, heads_q,
+// dim_v]; packed ones count as one sequence.
+TokenShape shape_of_states(const MergeArgs& args);
 void check_output_contents(const OutputQuant& output);
 
 // Offsets [batch + 1]: not negative, not decreasing, at most `total`.

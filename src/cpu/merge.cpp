@@ -39,22 +39,15 @@ double merge_rows(std::span<const PartialRow> states, std::int64_t dim_v, float*
 }
 
 void merge_states(const MergeArgs& args) {
-  const Tensor& first = args.states.front().out;
-  const bool packed = first.rank == 3;
-  const core::TokenShape shape{.batch = packed ? 1 : first.size(0),
-                               .len = first.size(packed ? 0 : 1),
-                               .rows = packed ? first.size(0) : first.size(0) * first.size(1),
-                               .heads = first.size(packed ? 1 : 2),
-                               .dim = first.size(packed ? 2 : 3),
-                               .packed = packed};
+  const core::TokenShape shape = core::shape_of_states(args);
   const core::OutputFormat format =
-      core::check_output(args.out, args.output, shape, args.out.device);
+      core::output_format(args.out, args.output, shape.heads * shape.dim);
   const core::OutputWriter writer(args.out, args.output, format.kind, format.group);
   writer.write_padding();
 
   core::parallel_for(shape.batch * shape.len, [&](std::int64_t row) {
     const std::int64_t b = row / shape.len, token = row % shape.len;
-    const core::Placement place{.index = b, .packed = packed};
+    const core::Placement place{.index = b, .packed = shape.packed};
     const std::size_t dim = static_cast<std::size_t>(shape.dim);
     std::vector<float> widened((args.states.size() + 1) * dim);
     float* o = widened.data() + args.states.size() * dim;

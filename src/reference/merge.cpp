@@ -61,22 +61,15 @@ class Row {
 }  // namespace
 
 void merge(const MergeArgs& args) {
-  const bool packed = args.states.front().out.rank == 3;
-  const Tensor& first = args.states.front().out;
-  const core::TokenShape shape{.batch = packed ? 1 : first.size(0),
-                               .len = first.size(packed ? 0 : 1),
-                               .rows = packed ? first.size(0) : first.size(0) * first.size(1),
-                               .heads = first.size(packed ? 1 : 2),
-                               .dim = first.size(packed ? 2 : 3),
-                               .packed = packed};
+  const core::TokenShape shape = core::shape_of_states(args);
   const core::OutputFormat format =
-      core::check_output(args.out, args.output, shape, args.out.device);
+      core::output_format(args.out, args.output, shape.heads * shape.dim);
   const core::OutputWriter writer(args.out, args.output, format.kind, format.group);
   writer.write_padding();
   std::vector<double> o(static_cast<std::size_t>(shape.dim));
   std::vector<float> rounded(o.size());
   for (std::int64_t b = 0; b < shape.batch; ++b) {
-    const Placement place{.index = b, .packed = packed};
+    const Placement place{.index = b, .packed = shape.packed};
     for (std::int64_t i = 0; i < shape.len; ++i) {
       for (std::int64_t h = 0; h < shape.heads; ++h) {
         const double lse = Row(args, place, i, h).merge(o);
