@@ -1,7 +1,7 @@
 # The two commands to know are `make demo` and `make test`; `make help` lists the rest. Each does
 # its own set-up and is quick when there is nothing left to do.
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-all format clean
+.PHONY: help demo build test test-all docs format clean
 
 help:       ## this list
 	@awk -F ': *## ' '/: *## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test:       ## C++ and Python tests, a sanitizer build, a CUDA build where nvcc 
 
 test-all:   ## the same and what is too long for every day
 	@scripts/test.sh all
+
+docs:       ## the API reference build/release/docs/html/index.html
+	@scripts/docs.sh
 
 format:     ## clang-format on every C++ and CUDA file
 	@scripts/format.sh

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <array>
 #include <memory>
 #include <set>
 #include <vector>
@@ -35,6 +36,8 @@ const LlamaTensorNames kTensorNames{
     .unused = "rotary_emb.inv_freq",  // follows from the configuration
 };
 
+constexpr std::array kWeightTypes = {StorageType::f32, StorageType::f16, StorageType::bf16};
+
 nlohmann::json parse_file(const fs::path& path) {
   const MappedFile file(path);
   return parse_json(file.name(), "JSON", file.text());
@@ -48,7 +51,7 @@ struct Checkpoint {
 
 Checkpoint open_single(const fs::path& path) {
   Checkpoint checkpoint;
-  checkpoint.files.push_back(std::make_unique<SafetensorsFile>(path));
+  checkpoint.files.push_back(std::make_unique<SafetensorsFile>(path, kWeightTypes));
   checkpoint.tensors = checkpoint.files.front()->tensors();
   return checkpoint;
 }
@@ -69,7 +72,7 @@ Checkpoint open_sharded(const fs::path& index_path) {
     const SafetensorsFile*& file = shards[shard];
     if (file == nullptr) {
       checkpoint.files.push_back(
-          std::make_unique<SafetensorsFile>(index_path.parent_path() / shard));
+          std::make_unique<SafetensorsFile>(index_path.parent_path() / shard, kWeightTypes));
       file = checkpoint.files.back().get();
     }
     const auto found = file->tensors().find(tensor);

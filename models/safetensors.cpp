@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <ostream>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -17,21 +18,26 @@ namespace {
 
 constexpr std::uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 
-StorageType storage_type(const JsonView& dtype) {
+StorageType storage_type(const JsonView& dtype, std::span<const StorageType> allowed) {
   const std::string& name = dtype.text();
-  if (name == "F32") return StorageType::f32;
-  if (name == "F16") return StorageType::f16;
-  if (name == "BF16") return StorageType::bf16;
-  dtype.fail(excerpt(name) + " is not supported (supported: F32, F16, BF16)");
+  std::vector<std::string_view> supported;
+  for (const StorageType type : allowed) {
+    if (name == storage_name(type)) return type;
+    supported.push_back(storage_name(type));
+  }
+  dtype.fail(fmt::format("{} is not supported (supported: {})", excerpt(name),
+                         fmt::join(supported, ", ")));
 }
 
 // Where in the data a tensor lies: [begin, end), and its name for what is wrong with that.
 using Range = std::tuple<std::int64_t, std::int64_t, std::string>;
 
 Range read_tensor(const JsonView& entry, const std::string& name, std::span<const std::byte> data,
-                  TensorMap& tensors) {
-  StoredTensor tensor{
-      .file = entry.file(), .type = storage_type(entry.at("dtype")), .shape = {}, .data = {}};
+                  std::span<const StorageType> allowed, TensorMap& tensors) {
+  StoredTensor tensor{.file = entry.file(),
+                      .type = storage_type(entry.at("dtype"), allowed),
+                      .shape = {},
+                      .data = {}};
   const JsonView shape = entry.at("shape");
   for (std::size_t i = 0; i < shape.array().size(); ++i) {
     tensor.shape.push_back(shape.element(i).integer());
@@ -58,7 +64,9 @@ Range read_tensor(const JsonView& entry, const std::string& name, std::span<cons
 
 }  // namespace
 
-SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path) {
+SafetensorsFile::SafetensorsFile(const std::filesystem::path& path,
+                                 std::span<const StorageType> allowed)
+    : file_(path) {
   const auto bytes = file_.bytes();
   std::uint64_t header_size = 0;
   if (bytes.size() < sizeof(header_size)) {
@@ -80,7 +88,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path
   if (!root.is_object()) throw FileError(name(), "header", "must be a JSON object");
   for (const auto& [tensor_name, value] : root.object().items()) {
     if (tensor_name == "__metadata__") continue;
-    ranges.push_back(read_tensor(root.at(tensor_name), tensor_name, data, tensors_));
+    ranges.push_back(read_tensor(root.at(tensor_name), tensor_name, data, allowed, tensors_));
   }
   std::sort(ranges.begin(), ranges.end());
   std::int64_t covered = 0;
@@ -99,6 +107,36 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : file_(path
     throw FileError(
         name(), "header",
         fmt::format("the tensors cover {} of the {} bytes of data", covered, data.size()));
+  }
+}
+
+void write_safetensors(std::ostream& file, const TensorMap& tensors) {
+  std::vector<const TensorMap::value_type*> order;
+  for (const auto& entry : tensors) order.push_back(&entry);
+  const auto width = [](const TensorMap::value_type* entry) {
+    return *byte_size(entry->second.type, {});
+  };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](const auto* a, const auto* b) { return width(a) > width(b); });
+  auto header = nlohmann::ordered_json::object();
+  std::size_t end = 0;
+  for (const auto* entry : order) {
+    const auto& [tensor_name, tensor] = *entry;
+    const std::size_t begin = end;
+    end += tensor.data.size();
+    header[tensor_name] = {{"dtype", storage_name(tensor.type)},
+                           {"shape", tensor.shape},
+                           {"data_offsets", {begin, end}}};
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');  // the data begins at a multiple of 8
+  const std::uint64_t header_size = text.size();
+  file.write(reinterpret_cast<const char*>(&header_size), sizeof(header_size));
+  file << text;
+  for (const auto* entry : order) {
+    const auto data = entry->second.data;
+    file.write(reinterpret_cast<const char*>(data.data()),
+               static_cast<std::streamsize>(data.size()));
   }
 }
 

@@ -1,5 +1,7 @@
 #include "models/stored_tensor.h"
 
+#include <fmt/format.h>
+
 #include <bit>
 #include <cstring>
 
@@ -18,11 +20,19 @@ struct Layout {
 
 Layout layout_of(StorageType type) {
   switch (type) {
+    case StorageType::i64:
+      return {1, 8};
     case StorageType::f32:
+    case StorageType::i32:
       return {1, 4};
     case StorageType::f16:
     case StorageType::bf16:
       return {1, 2};
+    case StorageType::e4m3:
+    case StorageType::i8:
+    case StorageType::u8:
+    case StorageType::boolean:
+      return {1, 1};
     case StorageType::q8_0:
       return {kBlock, 2 + kBlock};
     case StorageType::q4_0:
@@ -64,6 +74,24 @@ void convert_block(StorageType type, const std::byte* from, float* out) {
     case StorageType::bf16:
       *out = static_cast<float>(bf16::from_bits(read<std::uint16_t>(from)));
       break;
+    case StorageType::e4m3:
+      *out = static_cast<float>(e4m3::from_bits(read<std::uint8_t>(from)));
+      break;
+    case StorageType::i8:
+      *out = read<std::int8_t>(from);
+      break;
+    case StorageType::u8:
+      *out = read<std::uint8_t>(from);
+      break;
+    case StorageType::i32:
+      *out = static_cast<float>(read<std::int32_t>(from));
+      break;
+    case StorageType::i64:
+      *out = static_cast<float>(read<std::int64_t>(from));
+      break;
+    case StorageType::boolean:
+      *out = read<std::uint8_t>(from) != 0 ? 1.0f : 0.0f;
+      break;
     case StorageType::q8_0: {
       const float scale = read_f16(from);
       for (int i = 0; i < kBlock; ++i) {
@@ -88,6 +116,40 @@ void convert_block(StorageType type, const std::byte* from, float* out) {
 }
 
 }  // namespace
+
+std::string_view storage_name(StorageType type) {
+  switch (type) {
+    case StorageType::f32:
+      return "F32";
+    case StorageType::f16:
+      return "F16";
+    case StorageType::bf16:
+      return "BF16";
+    case StorageType::e4m3:
+      return "F8_E4M3";
+    case StorageType::i8:
+      return "I8";
+    case StorageType::u8:
+      return "U8";
+    case StorageType::i32:
+      return "I32";
+    case StorageType::i64:
+      return "I64";
+    case StorageType::boolean:
+      return "BOOL";
+    case StorageType::q8_0:
+      return "Q8_0";
+    case StorageType::q4_0:
+      return "Q4_0";
+    case StorageType::q4_1:
+      return "Q4_1";
+  }
+  return "";
+}
+
+std::string to_string(const StoredTensor& tensor) {
+  return fmt::format("{} [{}]", storage_name(tensor.type), fmt::join(tensor.shape, ", "));
+}
 
 std::optional<std::int64_t> byte_size(StorageType type, std::span<const std::int64_t> shape) {
   const auto [block_elements, block_bytes] = layout_of(type);

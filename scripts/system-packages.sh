@@ -22,6 +22,11 @@ header  nlohmann/json.hpp  nlohmann-json3-dev json-devel      nlohmann-json  nlo
 END
   [ "${1:-}" != test ] || cat <<'END'
 header  gtest/gtest.h      libgtest-dev       gtest-devel     gtest          gtest               googletest
+command clang++            clang              clang           clang          clang               llvm
+fuzzer  runtime            libclang-rt-dev    compiler-rt     compiler-rt    clang               llvm
+openmp  omp.h              libomp-dev         libomp-devel    openmp         libomp-devel        libomp
+command doxygen            doxygen            doxygen         doxygen        doxygen             doxygen
+command pkg-config         pkg-config         pkgconf         pkgconf        pkg-config          pkgconf
 END
 }
 
@@ -29,6 +34,11 @@ is_there() { # kind name
   case $1 in
     command) command -v "$2" ;;
     module) python3 -c "import $2" ;;
+    fuzzer) # of clang, as the next
+      echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }' |
+        clang++ -fsanitize=fuzzer -x c++ - -o /dev/null
+      ;;
+    openmp) printf '#include <%s>\n' "$2" | clang++ -fopenmp -E -x c++ - ;;
     header)
       printf '#define PCRE2_CODE_UNIT_WIDTH 8\n#if !__has_include(<%s>)\n#error\n#endif\n' "$2" |
         "${CXX:-c++}" -E -x c++ -

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests and ends with a line "N passed, M failed, K skipped" that counts them all.
 #   scripts/test.sh        what every change must pass
-#   scripts/test.sh all    also the tests labelled long, a debug build and clang-tidy
+#   scripts/test.sh all    also the tests labelled long, a debug build, 64-bit ARM under an emulator
+#                          and clang-tidy
 source "$(dirname "$0")/common.sh"
 
 scope=${1:-}
@@ -54,12 +55,12 @@ build() { # preset [target...]
     cmake --build --preset "$1" "${@:2}"
 }
 
-run_ctest() { # preset
+run_ctest() { # preset [option...]
   local labels=(-LE long)
   if [ "$scope" = all ]; then labels=(); fi
   # OpenMP's idle threads would otherwise spin and starve the tests beside them.
   OMP_WAIT_POLICY=passive ctest --preset "$1" -j "$CMAKE_BUILD_PARALLEL_LEVEL" --progress --no-tests=error \
-    "${labels[@]}" --output-junit "$results/$1.xml"
+    "${labels[@]}" "${@:2}" --output-junit "$results/$1.xml"
 }
 
 run_pytest() {
@@ -70,10 +71,23 @@ preset() { # name: build it, and where that went well run its tests
   check "Build: $1" build "$1" && count "C++ tests: $1" "$results/$1.xml" run_ctest "$1"
 }
 
+# What many threads do at once; with `all`, everything.
+run_tsan() {
+  if [ "$scope" = all ]; then
+    preset tsan
+  else
+    check "Build: tsan" build tsan --target sotto_stress_tests sotto_conformance &&
+      count "C++ tests: tsan" "$results/tsan.xml" run_ctest tsan \
+        -R '^(Stress|conformance\.(Ragged|Append|Merge|ChannelMean))'
+  fi
+}
+
 check "Format" scripts/format.sh check
 preset release
 count "Python tests" "$results/pytest.xml" run_pytest
 preset asan
+check "Fuzzing" scripts/fuzz.sh "$([ "$scope" = all ] && echo 120 || echo 6)"
+run_tsan
 
 PATH=$PATH:/usr/local/cuda/bin # where NVIDIA's installer leaves it, not always on PATH
 if command -v nvcc >/dev/null; then
@@ -85,6 +99,11 @@ fi
 
 if [ "$scope" = all ]; then
   preset debug
+  if scripts/aarch64-packages.sh; then
+    preset aarch64
+  else
+    skipped=$((skipped + 1))
+  fi
   if command -v run-clang-tidy >/dev/null; then
     check "clang-tidy" run-clang-tidy -quiet -p build/release "$PWD/(src|models|apps)/.*\.cpp"
   else

@@ -21,7 +21,9 @@ struct Command {
   std::function<void()> run;  // after the options have been parsed
 };
 
+Command add_bench(CLI::App& app);
 Command add_eval(CLI::App& app);
 Command add_info(CLI::App& app);
+Command add_run(CLI::App& app);
 
 }  // namespace sotto::cli

@@ -2,20 +2,18 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cstdint>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include <fmt/format.h>
-#include <hwy/targets.h>
 #include <nlohmann/json.hpp>
 
 #include "command.h"
 #include "core/select.h"
 #include "cuda/devices.h"
+#include "machine.h"
 #include "sotto/backend.h"
 #include "sotto/version.h"
 
@@ -23,23 +21,6 @@ namespace sotto::cli {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-std::string cpu_model() {
-  std::ifstream file("/proc/cpuinfo");
-  for (std::string line; std::getline(file, line);)
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  return "unknown";
-}
-
-// Instruction sets of this CPU that Highway has kernels for, the best first.
-std::vector<std::string> simd_targets() {
-  std::vector<std::string> names;
-  const std::int64_t supported = hwy::SupportedTargets();
-  for (int bit = 0; bit < 62; ++bit)  // a lower bit is a better target; the highest mean none
-    if (const std::int64_t target = std::int64_t{1} << bit; (supported & target) != 0)
-      names.emplace_back(hwy::TargetName(target));
-  return names;
-}
 
 // CUDA writes 12.4 as 12040.
 std::string cuda_version(int version) {

@@ -49,7 +49,8 @@ int run(int argc, char** argv) {
       "Exit codes: 0 done, 1 something went wrong, 2 the command line is wrong.");
   app.allow_extras();
   app.require_subcommand(0, 1);
-  const std::vector<Command> commands = {add_eval(app), add_info(app)};
+  const std::vector<Command> commands = {add_run(app), add_bench(app), add_eval(app),
+                                         add_info(app)};
   for (const Command& command : commands) command.app->allow_extras();
 
   const auto report = [&commands](ExitCode code, const std::string& what) {

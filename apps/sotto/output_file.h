@@ -1,6 +1,8 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
+#include <iosfwd>
 #include <string_view>
 
 namespace sotto::cli {
@@ -9,6 +11,7 @@ namespace sotto::cli {
 void check_writable(const std::filesystem::path& path);
 
 // Writes a new file beside `path` and renames it, so that there is never half a file. Throws Error.
+void write_file(const std::filesystem::path& path, const std::function<void(std::ostream&)>& write);
 void write_file(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace sotto::cli

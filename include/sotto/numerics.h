@@ -1,17 +1,18 @@
-// The number formats of low-precision attention, bit for bit.
-//
-// Converting from float rounds to nearest, ties to even. Formats and rules:
-//
-//   type   bits  layout  largest  finite overflow  +-Inf    NaN
-//   bf16   16    1-8-7   3.39e38  largest          kept     kept, made quiet
-//   f16    16    1-5-10  65504    largest          kept     kept, made quiet
-//   e4m3   8     1-4-3   448      largest          largest  0x7f | sign (e4m3fn: there is no Inf)
-//   e5m2   8     1-5-2   57344    largest          largest  0x7f | sign (all NaN codes are read)
-//   e2m1   4     1-2-1   6        largest          largest  0x7 (+6), as CUDA's satfinite cvt
-//   ue8m0  8     0-8-0   2^127    largest          2^127    0xff, as negative inputs; 0: 2^-127
-//
-// "Saturating" means that a finite float never becomes Inf or NaN. e4m3, e5m2 (OCP 8-bit
-// Floating Point Specification 1.0) and e2m1, ue8m0 (OCP Microscaling Formats 1.0).
+/// @file
+/// The number formats of low-precision attention, bit for bit.
+///
+/// Converting from float rounds to nearest, ties to even. Formats and rules:
+///
+///     type   bits  layout  largest  finite overflow  +-Inf    NaN
+///     bf16   16    1-8-7   3.39e38  largest          kept     kept, made quiet
+///     f16    16    1-5-10  65504    largest          kept     kept, made quiet
+///     e4m3   8     1-4-3   448      largest          largest  0x7f | sign (e4m3fn has no Inf)
+///     e5m2   8     1-5-2   57344    largest          largest  0x7f | sign (reads all NaN codes)
+///     e2m1   4     1-2-1   6        largest          largest  0x7 (+6), as CUDA's satfinite
+///     ue8m0  8     0-8-0   2^127    largest          2^127    0xff, as negatives; 0: 2^-127
+///
+/// "Saturating" means that a finite float never becomes Inf or NaN. e4m3, e5m2 (OCP 8-bit
+/// Floating Point Specification 1.0) and e2m1, ue8m0 (OCP Microscaling Formats 1.0).
 #pragma once
 
 #include <bit>
@@ -79,10 +80,12 @@ constexpr float with_sign(float magnitude, bool negative) {
 
 }  // namespace detail
 
+/// The upper half of a float.
 struct bf16 {
-  std::uint16_t bits = 0;
+  std::uint16_t bits = 0;  ///< the code
 
   bf16() = default;
+  /// To the nearest value, by the rules at the top of this file.
   constexpr explicit bf16(float x) {
     const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
     if (detail::is_nan(x)) {
@@ -96,9 +99,11 @@ struct bf16 {
                                         ((u >> 16) & 0x8000u));
     }
   }
+  /// The value, exactly.
   constexpr explicit operator float() const {
     return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
   }
+  /// The number with this code.
   static constexpr bf16 from_bits(std::uint16_t bits) {
     bf16 r;
     r.bits = bits;
@@ -106,10 +111,12 @@ struct bf16 {
   }
 };
 
+/// IEEE 754 binary16.
 struct f16 {
-  std::uint16_t bits = 0;
+  std::uint16_t bits = 0;  ///< the code
 
   f16() = default;
+  /// To the nearest value, by the rules at the top of this file.
   constexpr explicit f16(float x) {
     const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
     std::uint32_t code;
@@ -122,6 +129,7 @@ struct f16 {
     }
     bits = static_cast<std::uint16_t>(code | (detail::sign_bit(x) << 15));
   }
+  /// The value, exactly.
   constexpr explicit operator float() const {
     const std::uint32_t code = bits & 0x7fffu;
     float magnitude;
@@ -132,6 +140,7 @@ struct f16 {
     }
     return detail::with_sign(magnitude, bits >> 15);
   }
+  /// The number with this code.
   static constexpr f16 from_bits(std::uint16_t bits) {
     f16 r;
     r.bits = bits;
@@ -139,21 +148,25 @@ struct f16 {
   }
 };
 
+/// FP8 with range 448; no infinities (e4m3fn).
 struct e4m3 {
-  std::uint8_t bits = 0;
-  static constexpr float kMax = 448.0f;
+  std::uint8_t bits = 0;                 ///< the code
+  static constexpr float kMax = 448.0f;  ///< the largest value
 
   e4m3() = default;
+  /// To the nearest value, by the rules at the top of this file.
   constexpr explicit e4m3(float x)
       : bits(static_cast<std::uint8_t>(
             (detail::is_nan(x) ? 0x7fu : detail::encode_magnitude<4, 3>(x, 0x7eu)) |
             (detail::sign_bit(x) << 7))) {}
+  /// The value, exactly.
   constexpr explicit operator float() const {
     const std::uint32_t code = bits & 0x7fu;
     return detail::with_sign(code == 0x7fu ? std::numeric_limits<float>::quiet_NaN()
                                            : detail::decode_magnitude<4, 3>(code),
                              bits >> 7);
   }
+  /// The number with this code.
   static constexpr e4m3 from_bits(std::uint8_t bits) {
     e4m3 r;
     r.bits = bits;
@@ -161,15 +174,18 @@ struct e4m3 {
   }
 };
 
+/// FP8 with range 57344.
 struct e5m2 {
-  std::uint8_t bits = 0;
-  static constexpr float kMax = 57344.0f;
+  std::uint8_t bits = 0;                   ///< the code
+  static constexpr float kMax = 57344.0f;  ///< the largest value
 
   e5m2() = default;
+  /// To the nearest value, by the rules at the top of this file.
   constexpr explicit e5m2(float x)
       : bits(static_cast<std::uint8_t>(
             (detail::is_nan(x) ? 0x7fu : detail::encode_magnitude<5, 2>(x, 0x7bu)) |
             (detail::sign_bit(x) << 7))) {}
+  /// The value, exactly.
   constexpr explicit operator float() const {
     const std::uint32_t code = bits & 0x7fu;
     float magnitude;
@@ -182,6 +198,7 @@ struct e5m2 {
     }
     return detail::with_sign(magnitude, bits >> 7);
   }
+  /// The number with this code.
   static constexpr e5m2 from_bits(std::uint8_t bits) {
     e5m2 r;
     r.bits = bits;
@@ -189,19 +206,22 @@ struct e5m2 {
   }
 };
 
-// Four bits, in the low nibble. Two of them share a byte in tensors of Dtype::e2m1x2.
+/// Four bits, in the low nibble. Two of them share a byte in tensors of Dtype::e2m1x2.
 struct e2m1 {
-  std::uint8_t bits = 0;
-  static constexpr float kMax = 6.0f;
+  std::uint8_t bits = 0;               ///< the code
+  static constexpr float kMax = 6.0f;  ///< the largest value
 
   e2m1() = default;
+  /// To the nearest value, by the rules at the top of this file.
   constexpr explicit e2m1(float x)
       : bits(static_cast<std::uint8_t>(detail::is_nan(x) ? 0x7u
                                                          : detail::encode_magnitude<2, 1>(x, 0x7u) |
                                                                (detail::sign_bit(x) << 3))) {}
+  /// The value, exactly.
   constexpr explicit operator float() const {
     return detail::with_sign(detail::decode_magnitude<2, 1>(bits & 0x7u), (bits >> 3) & 1u);
   }
+  /// The number with this code.
   static constexpr e2m1 from_bits(std::uint8_t bits) {
     e2m1 r;
     r.bits = bits;
@@ -209,13 +229,13 @@ struct e2m1 {
   }
 };
 
-// A power of two, 2^(bits - 127); 0xff is NaN. The scale format of microscaling.
+/// A power of two, 2^(bits - 127); 0xff is NaN. The scale format of microscaling.
 struct ue8m0 {
-  std::uint8_t bits = 0;
+  std::uint8_t bits = 0;  ///< the code
 
   ue8m0() = default;
-  // To the nearest power of two. The middle, 1.5 * 2^e, goes up, as in ml_dtypes and torch: the
-  // last bit of a significand without stored bits is always odd.
+  /// To the nearest power of two. The middle, 1.5 * 2^e, goes up, as in ml_dtypes and torch: the
+  /// last bit of a significand without stored bits is always odd.
   constexpr explicit ue8m0(float x) {
     const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
     if (detail::is_nan(x) || (detail::sign_bit(x) && (u << 1) != 0)) {
@@ -228,7 +248,7 @@ struct ue8m0 {
       bits = static_cast<std::uint8_t>(code < 0xfeu ? code : 0xfeu);
     }
   }
-  // The smallest power of two that is not below x: what a scale needs.
+  /// The smallest power of two that is not below x: what a scale needs.
   static constexpr ue8m0 round_up(float x) {
     const std::uint32_t u = std::bit_cast<std::uint32_t>(x);
     if (detail::is_nan(x) || (detail::sign_bit(x) && (u << 1) != 0)) return from_bits(0xff);
@@ -239,10 +259,12 @@ struct ue8m0 {
     const std::uint32_t code = exponent + up;
     return from_bits(static_cast<std::uint8_t>(code < 0xfeu ? code : 0xfeu));
   }
+  /// The value, exactly.
   constexpr explicit operator float() const {
     if (bits == 0xff) return std::numeric_limits<float>::quiet_NaN();
     return std::bit_cast<float>(bits == 0 ? 0x00400000u : static_cast<std::uint32_t>(bits) << 23);
   }
+  /// The number with this code.
   static constexpr ue8m0 from_bits(std::uint8_t bits) {
     ue8m0 r;
     r.bits = bits;

@@ -1,9 +1,11 @@
-// Everything.
+/// @file
+/// Everything: includes all the others.
 #pragma once
 
 #include "sotto/attention.h"
 #include "sotto/backend.h"
 #include "sotto/error.h"
+#include "sotto/export.h"
 #include "sotto/kv_cache.h"
 #include "sotto/log.h"
 #include "sotto/merge.h"
@@ -13,3 +15,6 @@
 #include "sotto/sdpa.h"
 #include "sotto/tensor.h"
 #include "sotto/version.h"
+
+/// Low-precision attention.
+namespace sotto {}

@@ -17,14 +17,10 @@ inline std::size_t aligned_size(std::size_t bytes) {
   return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
 }
 
-// Owned host memory, not initialised.
+// Owned host memory, not initialised. Throws Error where there is not so much.
 class AlignedBuffer {
  public:
-  explicit AlignedBuffer(std::size_t bytes)
-      : size_(bytes),
-        data_(bytes == 0 ? nullptr
-                         : static_cast<std::byte*>(
-                               ::operator new (bytes, std::align_val_t{kWorkspaceAlignment}))) {}
+  explicit AlignedBuffer(std::size_t bytes) : size_(bytes), data_(allocate(bytes)) {}
   ~AlignedBuffer() { ::operator delete (data_, std::align_val_t{kWorkspaceAlignment}); }
   AlignedBuffer(const AlignedBuffer&) = delete;
   AlignedBuffer& operator=(const AlignedBuffer&) = delete;
@@ -32,6 +28,13 @@ class AlignedBuffer {
   Workspace span() const { return {data_, size_}; }
 
  private:
+  static std::byte* allocate(std::size_t bytes) try {
+    if (bytes == 0) return nullptr;
+    return static_cast<std::byte*>(::operator new (bytes, std::align_val_t{kWorkspaceAlignment}));
+  } catch (const std::bad_alloc&) {
+    throw Error(fmt::format("workspace: {} bytes could not be allocated", bytes));
+  }
+
   std::size_t size_;
   std::byte* data_;
 };

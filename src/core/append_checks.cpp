@@ -76,6 +76,9 @@ void check(const AppendKvArgs& args) {
   tokens.shape = token_shape("k", args.k, args.cu_seqlens, "cu_seqlens");
   tokens.device = args.k.device;
   const TokenShape v = token_shape("v", args.v, args.cu_seqlens, "cu_seqlens");
+  if (args.k_cache.rank == 4 && args.k_cache.size(2) != tokens.shape.heads) {
+    fail("k", "must have k_cache's {} heads, got {}", args.k_cache.size(2), to_string(args.k));
+  }
   if (v.batch != tokens.shape.batch || v.len != tokens.shape.len || v.heads != tokens.shape.heads) {
     fail("v", "must have k's tokens and heads, {}, got {}", to_string(args.k), to_string(args.v));
   }
@@ -92,6 +95,7 @@ void check(const AppendKvArgs& args) {
   check_dtype("v_cache", args.v_cache, {Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::e4m3});
   check_cache("k_cache", "k_descale", args.k_cache, args.k_descale, tokens.shape.dim, args, tokens);
   check_cache("v_cache", "v_descale", args.v_cache, args.v_descale, v.dim, args, tokens);
+  check_apart("v_cache", args.v_cache, "k_cache", args.k_cache);
   for (int d = 0; d < 2; ++d) {
     if (args.v_cache.size(d) != args.k_cache.size(d)) {
       fail("v_cache", "dimension {} must be {}, as k_cache's, got {}", d, args.k_cache.size(d),

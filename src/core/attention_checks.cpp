@@ -86,6 +86,12 @@ void describe_shapes(const AttentionArgs& args, Problem& problem) {
   problem.heads_q = q.heads;
   problem.dim_qk = q.dim;
   check_head_size("q", q.dim);
+  std::int64_t rows;  // of all sequences and heads, which backends count
+  if (__builtin_mul_overflow(q.batch, q.heads, &rows) ||
+      __builtin_mul_overflow(rows, q.len, &rows)) {
+    fail(problem.packed_q ? "seq.cu_seqlens_q" : "q",
+         "{} sequences of {} tokens and {} heads overflow 64 bits", q.batch, q.len, q.heads);
+  }
 
   problem.packed_k = static_cast<bool>(seq.cu_seqlens_k);
   problem.batch_idx = static_cast<bool>(args.cache.batch_idx);
@@ -316,11 +322,10 @@ void describe_smoothing(const AttentionArgs& args, Problem& problem) {
 }
 
 void describe_outputs(const AttentionArgs& args, Problem& problem) {
-  for (const Tensor* input : {&args.q, &args.k, &args.v}) {
-    if (args.out.data == input->data && args.out.numel() > 0 && input->numel() > 0) {
-      fail("out", "must not be the memory of an input");
-    }
-  }
+  check_apart("out", args.out, "q", args.q);
+  check_apart("out", args.out, "k", args.k);
+  check_apart("out", args.out, "v", args.v);
+  check_apart("lse", args.lse, "out", args.out);
   const TokenShape tokens{.batch = problem.batch,
                           .len = problem.packed_q ? problem.len_q : args.q.size(1),
                           .rows = problem.rows_q,

@@ -7,6 +7,13 @@
 
 namespace sotto::core {
 
+void check_apart(std::string_view argument, const Tensor& tensor, std::string_view other_argument,
+                 const Tensor& other) {
+  if (tensor.data == other.data && tensor.numel() > 0 && other.numel() > 0) {
+    fail(argument, "must not be the memory of {}", other_argument);
+  }
+}
+
 void check_present(std::string_view argument, const Tensor& tensor) {
   if (!tensor) fail(argument, "is required, got no tensor");
   if (tensor.rank > Tensor::kMaxRank) {

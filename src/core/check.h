@@ -24,6 +24,10 @@ enum class Access { read, write };
 // tensor has no broadcast dimension. The tensor must be present.
 void check_memory(std::string_view argument, const Tensor& tensor, Access access);
 
+// A written tensor must not be the memory of another; only the same first address is caught.
+void check_apart(std::string_view argument, const Tensor& tensor, std::string_view other_argument,
+                 const Tensor& other);
+
 void check_present(std::string_view argument, const Tensor& tensor);
 void check_rank(std::string_view argument, const Tensor& tensor, int rank);
 void check_dtype(std::string_view argument, const Tensor& tensor,

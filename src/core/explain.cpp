@@ -15,10 +15,10 @@ std::string Explanation::text() const {
     const std::string_view verdict = answer.chosen            ? "chosen"
                                      : answer.reasons.empty() ? "able"
                                                               : "no";
-    text += fmt::format("  {:<{}}  {:>4}  {:<6}", answer.backend, width, answer.priority, verdict);
-    const std::string indent(width + 16, ' ');
+    text += fmt::format("  {:<{}}  {:>4}  {}", answer.backend, width, answer.priority, verdict);
+    const std::string gap(8 - verdict.size(), ' '), indent(width + 16, ' ');
     for (std::size_t i = 0; i < answer.reasons.size(); ++i) {
-      text += fmt::format("{}{}", i == 0 ? "  " : "\n" + indent, answer.reasons[i]);
+      text += fmt::format("{}{}", i == 0 ? gap : "\n" + indent, answer.reasons[i]);
     }
     text += '\n';
   }

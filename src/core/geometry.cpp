@@ -55,7 +55,7 @@ bool takes_v_lo(const Problem& problem, const Sequence& sequence, std::int64_t q
 
 ScaleRows::ScaleRows(const Scale& scale, const Placement& place, std::int64_t sequence,
                      std::int64_t heads)
-    : data_(static_cast<const float*>(scale.values.data)),
+    : data_(scale ? static_cast<const float*>(scale.values.data) : nullptr),
       values_(&scale.values),
       place_(place),
       granularity_(scale ? scale.granularity : Granularity::tensor),

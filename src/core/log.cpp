@@ -20,7 +20,7 @@ void write_to_stderr(LogLevel level, std::string_view message) {
 
 void set_log_callback(LogCallback replacement) {
   const std::lock_guard lock(mutex);
-  callback = std::move(replacement);
+  callback.swap(replacement);  // the old one is destroyed after the lock is released
 }
 
 void core::log(LogLevel level, std::string_view message) {

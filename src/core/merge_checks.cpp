@@ -42,6 +42,10 @@ void check(const MergeArgs& args) {
     fail("states[0].out", "sizes overflow 64 bits: {}", to_string(first));
   }
   const TokenShape tokens = shape_of_states(args);
+  if (tokens.heads < 1 || tokens.dim < 1) {
+    fail("states[0].out", "must have at least one head of at least one number, got {}",
+         to_string(first));
+  }
   for (std::size_t s = 0; s < args.states.size(); ++s) {
     const PartialState& state = args.states[s];
     const std::string out = fmt::format("states[{}].out", s);
@@ -60,6 +64,7 @@ void check(const MergeArgs& args) {
   }
   check_output(args.out, args.output, tokens, first.device);
   if (args.lse) check_lse("lse", args.lse, tokens, first.device, Access::write);
+  check_apart("lse", args.lse, "out", args.out);
 }
 
 }  // namespace sotto::core

@@ -1,6 +1,6 @@
 #include "core/output.h"
 
-#include <cstring>
+#include <algorithm>
 
 #include "core/element.h"
 #include "core/scaling.h"
@@ -38,7 +38,7 @@ OutputWriter::OutputWriter(const Tensor& out, const OutputQuant& output, OutputK
 
 void OutputWriter::write_padding() const {
   if (kind_ != OutputKind::nvfp4) return;
-  std::memset(group_scale_.data, 0, static_cast<std::size_t>(group_scale_.numel()));
+  std::fill_n(static_cast<std::byte*>(group_scale_.data), group_scale_.numel(), std::byte{0});
 }
 
 void OutputWriter::write(const Placement& place, std::int64_t token, std::int64_t row,

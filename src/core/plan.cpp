@@ -46,6 +46,7 @@ AttentionPlan::AttentionPlan(const AttentionArgs& args)
       core::select_or_throw(core::request_text(*problem_), args.backend,
                             [&](const Backend& backend) { return backend.refuse(*problem_); });
   kernel_ = backend_->plan(with_resolved_scales(args, *problem_), *problem_);
+  core::check_planned(*backend_, kernel_.get());
   if (core::read_environment().log_debug) {
     core::log(LogLevel::debug, fmt::format("plan on {}, workspace {} bytes", backend_->name(),
                                            kernel_->workspace_size()));

@@ -1,3 +1,5 @@
+#include "core/registry.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -8,7 +10,8 @@
 #include "core/check.h"
 #include "core/environment.h"
 
-namespace sotto::backends {
+namespace sotto {
+namespace backends {
 namespace {
 
 struct Registry {
@@ -58,19 +61,17 @@ void add(std::shared_ptr<const Backend> backend) {
 }
 
 void remove(std::string_view name) {
+  std::shared_ptr<const Backend> removed;  // destroyed after the lock is released
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
   const auto found = r.find(name);
   if (found == r.all.end()) r.fail_unknown(name);
   if (r.activated == name) r.activated.clear();
+  removed = std::move(*found);
   r.all.erase(found);
 }
 
-std::vector<std::shared_ptr<const Backend>> list() {
-  Registry& r = registry();
-  const std::lock_guard lock(r.mutex);
-  return r.all;
-}
+std::vector<std::shared_ptr<const Backend>> list() { return core::registered().all; }
 
 void activate(std::string_view name) {
   Registry& r = registry();
@@ -86,12 +87,16 @@ void restore() {
 }
 
 std::string current() {
-  {
-    Registry& r = registry();
-    const std::lock_guard lock(r.mutex);
-    if (!r.activated.empty()) return r.activated;
-  }
-  return core::read_environment().backend;
+  std::string activated = core::registered().activated;
+  return activated.empty() ? core::read_environment().backend : activated;
 }
 
-}  // namespace sotto::backends
+}  // namespace backends
+
+core::Registered core::registered() {
+  backends::Registry& r = backends::registry();
+  const std::lock_guard lock(r.mutex);
+  return {r.all, r.activated};
+}
+
+}  // namespace sotto

@@ -35,6 +35,7 @@ void warn_of_query_positions(const SdpaOptions& options, const Problem& problem)
 }
 
 Problem checked(const AttentionArgs& args, const SdpaOptions& options) {
+  core::check_takes_floats(args);
   const Problem problem = describe(args);
   core::check(args, options, problem);
   return problem;

@@ -6,9 +6,9 @@
 
 namespace sotto::core {
 
-void check(const AttentionArgs& args, const SdpaOptions& options, const Problem& problem) {
+void check_takes_floats(const AttentionArgs& args) {
   const auto must_be_float = [](std::string_view name, const Tensor& tensor) {
-    if (!is_float(tensor.dtype)) {
+    if (tensor && !is_float(tensor.dtype)) {
       fail(name,
            "sdpa quantises by itself and takes f32, f16 or bf16, got {}; attention() takes "
            "quantised tensors",
@@ -18,6 +18,9 @@ void check(const AttentionArgs& args, const SdpaOptions& options, const Problem&
   must_be_float("q", args.q);
   must_be_float("k", args.k);
   must_be_float("v", args.v);
+}
+
+void check(const AttentionArgs& args, const SdpaOptions& options, const Problem& problem) {
   const auto must_be_absent = [](std::string_view name, bool present) {
     if (present) fail(name, "must be empty: sdpa's recipe fills it in");
   };

@@ -1,9 +1,11 @@
 #include "core/sdpa_composed.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "core/aligned_buffer.h"
 #include "core/geometry.h"
+#include "core/select.h"
 #include "core/validate.h"
 
 namespace sotto::core {
@@ -20,19 +22,25 @@ class Arena {
     if (base_ == 0) base_ = kWorkspaceAlignment;
   }
   Tensor tensor(Dtype dtype, std::initializer_list<std::int64_t> shape) {
-    Tensor t(reinterpret_cast<void*>(base_ + used_), dtype, shape);
-    used_ += aligned_size(static_cast<std::size_t>(t.numel() * dtype_size(dtype)));
+    Tensor t(reinterpret_cast<void*>(base_ + used()), dtype, shape);
+    std::int64_t bytes;
+    if (__builtin_mul_overflow(t.numel(), dtype_size(dtype), &bytes) || bytes > kMost - used_) {
+      fail("workspace", "a copy of {} beside others overflows 64 bits", to_string(t));
+    }
+    used_ += static_cast<std::int64_t>(aligned_size(static_cast<std::size_t>(bytes)));
     return t;
   }
   Tensor like(const Tensor& x, Dtype dtype) {
     return x.rank == 3 ? tensor(dtype, {x.size(0), x.size(1), x.size(2)})
                        : tensor(dtype, {x.size(0), x.size(1), x.size(2), x.size(3)});
   }
-  std::size_t used() const { return used_; }
+  std::size_t used() const { return static_cast<std::size_t>(used_); }
 
  private:
+  static constexpr std::int64_t kMost = std::int64_t{1} << 62;
+
   std::uintptr_t base_;
-  std::size_t used_ = 0;
+  std::int64_t used_ = 0;
 };
 
 // Everything that happens before attention, and the attention that follows. Tensors point into the
@@ -255,6 +263,7 @@ class ComposedSdpa final : public SdpaKernel {
     quantized_bytes_ = steps.bytes;
     quantized_ = describe(steps.attention);
     kernel_ = backend.plan(steps.attention, quantized_);
+    check_planned(backend, kernel_.get());
   }
 
   std::size_t workspace_size() const override {
@@ -321,7 +330,10 @@ Reasons refuse_composed_sdpa(const Backend& backend, const AttentionArgs& args,
   Reasons reasons = backend.refuse(describe(steps.attention));
   const auto add = [&](const auto& step) {
     if (!step) return;
-    for (std::string& reason : backend.refuse(*step)) reasons.push_back(std::move(reason));
+    for (std::string& reason : backend.refuse(*step)) {
+      const bool said = std::find(reasons.begin(), reasons.end(), reason) != reasons.end();
+      if (!said) reasons.push_back(std::move(reason));
+    }
   };
   for (const auto& mean : {steps.q_mean, steps.k_mean, steps.v_mean}) add(mean);
   for (const auto& step : {steps.q, steps.k, steps.v}) add(step);

@@ -8,6 +8,7 @@
 #include "core/check.h"
 #include "core/environment.h"
 #include "core/log.h"
+#include "core/registry.h"
 
 namespace sotto::core {
 namespace {
@@ -27,10 +28,10 @@ struct Wish {
   std::string source, name;
 };
 
-Wish find_wish(std::string_view wanted, const Environment& environment) {
+Wish find_wish(std::string_view wanted, const std::string& activated,
+               const Environment& environment) {
   if (!wanted.empty()) return {"backend", std::string(wanted)};
-  const std::string current = backends::current();
-  if (!current.empty() && current != environment.backend) return {"activated backend", current};
+  if (!activated.empty()) return {"activated backend", activated};
   return {"SOTTO_BACKEND", environment.backend};
 }
 
@@ -38,9 +39,9 @@ Wish find_wish(std::string_view wanted, const Environment& environment) {
 
 Selection select(std::string request, std::string_view wanted, const Ask& ask) {
   const Environment environment = read_environment();
-  const Backends all = backends::list();
+  const auto [all, activated] = registered();
   for (const std::string& name : environment.disabled) check_name("SOTTO_DISABLE", name, all);
-  const Wish wish = find_wish(wanted, environment);
+  const Wish wish = find_wish(wanted, activated, environment);
   if (!wish.name.empty()) check_name(wish.source, wish.name, all);
 
   Selection selection;
@@ -75,6 +76,12 @@ std::shared_ptr<const Backend> select_or_throw(std::string request, std::string_
     throw Unsupported("no backend takes this request; their reasons:\n" + table);
   }
   return selection.backend;
+}
+
+void check_planned(const Backend& backend, const void* kernel) {
+  if (kernel != nullptr) return;
+  throw Error(fmt::format("backend '{}' accepted the request, but its plan() returned null",
+                          backend.name()));
 }
 
 }  // namespace sotto::core

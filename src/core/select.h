@@ -25,4 +25,7 @@ Selection select(std::string request, std::string_view wanted, const Ask& ask);
 std::shared_ptr<const Backend> select_or_throw(std::string request, std::string_view wanted,
                                                const Ask& ask);
 
+// A backend that accepts a request has to make a kernel of it; throws Error where it made none.
+void check_planned(const Backend& backend, const void* kernel);
+
 }  // namespace sotto::core

@@ -36,7 +36,9 @@ TokenShape token_shape(std::string_view argument, const Tensor& tensor, const Te
   }
   shape.heads = tensor.size(tensor.rank - 2);
   shape.dim = tensor.size(tensor.rank - 1);
-  if (shape.heads < 1) fail(argument, "must have at least one head, got {}", to_string(tensor));
+  if (shape.heads < 1 || shape.dim < 1) {
+    fail(argument, "must have at least one head of at least one number, got {}", to_string(tensor));
+  }
   return shape;
 }
 
@@ -137,7 +139,8 @@ void check_fp8_output(const OutputQuant& output, const TokenShape& tokens, const
   check_dtype("output.group_scale", scales, {Dtype::f32, Dtype::ue8m0});
   check_rank("output.group_scale", scales, 2);
   for (std::int64_t group : {64, 128}) {
-    if (tokens.heads * tokens.dim != scales.size(1) * group) continue;
+    const std::int64_t width = tokens.heads * tokens.dim;
+    if (width % group != 0 || scales.size(1) != width / group) continue;
     if (tokens.dim % group != 0) {
       fail("output.group_scale", "groups of {} would cross heads of size {}", group, tokens.dim);
     }
@@ -174,18 +177,23 @@ OutputFormat check_output(const Tensor& out, const OutputQuant& output, const To
                           const Device& device) {
   check_present("out", out);
   check_dtype("out", out, {Dtype::f32, Dtype::f16, Dtype::bf16, Dtype::e4m3, Dtype::e2m1x2});
-  const std::int64_t width = out.dtype == Dtype::e2m1x2 ? tokens.dim / 2 : tokens.dim;
-  const std::string_view name = out.dtype == Dtype::e2m1x2 ? "dim_v / 2" : "dim_v";
+  const bool pairs = out.dtype == Dtype::e2m1x2;
+  const std::int64_t width = pairs ? tokens.dim / 2 : tokens.dim;
+  // Literals: plans check every run, and that should not allocate.
   if (tokens.packed) {
     check_shape("out", out, {tokens.rows, tokens.heads, width},
-                fmt::format("[total_q, heads_q, {}]", name));
+                pairs ? "[total_q, heads_q, dim_v / 2]" : "[total_q, heads_q, dim_v]");
   } else {
     check_shape("out", out, {tokens.batch, tokens.len, tokens.heads, width},
-                fmt::format("[batch, len_q, heads_q, {}]", name));
+                pairs ? "[batch, len_q, heads_q, dim_v / 2]" : "[batch, len_q, heads_q, dim_v]");
   }
   check_device("out", out, device);
   check_contiguous_last("out", out);
   check_memory("out", out, Access::write);
+  // An empty tensor's other sizes may be anything.
+  if (std::int64_t row; __builtin_mul_overflow(tokens.heads, tokens.dim, &row)) {
+    fail("out", "sizes overflow 64 bits: {}", to_string(out));
+  }
   if (out.dtype == Dtype::e4m3) {
     check_fp8_output(output, tokens, device);
   } else if (out.dtype == Dtype::e2m1x2) {

@@ -18,6 +18,9 @@ namespace sotto::core {
 // describe() in backend.h checks AttentionArgs.
 void check_contents(const AttentionArgs& args, const Problem& problem);
 
+// Before describe(), whose texts know of quantised inputs: sdpa() takes none.
+void check_takes_floats(const AttentionArgs& args);
+
 // On top of describe(): what sdpa() asks of its inputs and options.
 void check(const AttentionArgs& args, const SdpaOptions& options, const Problem& problem);
 void check_contents(const AttentionArgs& args, const SdpaOptions& options, const Problem& problem);

@@ -1,14 +1,16 @@
-// The SIMD part of attention on the CPU: widening rows of K and V to fp32, and one step of flash
-// attention (a block of query rows against a tile of keys).
+// The SIMD part of attention on the CPU: one step of flash attention, a block of query rows against
+// a tile of keys, and how rows of Q, K and V become what it reads.
 //
 // Everything is laid out so that vectors run over query rows: Q, the scores and O are stored
-// transposed, [dim or key][row], while K and V keep their own layout and are broadcast number by
-// number. So nothing of K and V is transposed, and softmax needs no sums across lanes.
+// transposed, [dim or key][row], while K and V are broadcast. So K is not transposed, and softmax
+// needs no sums across lanes.
+//
+// Q, K, P and V are stored in 32-bit words of one fp32, two bf16 or four 8-bit numbers that are
+// neighbours along the dimension that is summed over (dim for Q and K, keys for P and V). A word of
+// K or V is broadcast and multiplied with a vector of words of Q or P: see products-inl.h.
 #pragma once
 
 #include <cstdint>
-
-#include "sotto/tensor.h"
 
 namespace sotto::cpu {
 
@@ -18,41 +20,45 @@ inline constexpr std::int64_t kKeyTile = 128;
 // Ranges of keys within a tile are widened to multiples of this.
 inline constexpr std::int64_t kKeyStep = 8;
 
+enum class Product { fp32, bf16, int8 };
+
+// Numbers in a word.
+inline std::int64_t depth(Product product) {
+  return product == Product::fp32 ? 1 : product == Product::bf16 ? 2 : 4;
+}
+
+// What Q·K and P·V are computed in; sums are fp32 (int32 for int8).
+struct Arithmetic {
+  Product qk = Product::fp32;
+  Product pv = Product::fp32;  // fp32 or bf16
+};
+
 // Rows that attend_tile() wants in a block, where there are `rows` in all: a power of two ≤ 32.
 std::int64_t row_block(std::int64_t rows);
 
-// Rows of a tensor that lie a stride apart.
-struct SourceRows {
-  Dtype dtype = Dtype::f32;  // f32, f16, bf16, e4m3, i8
-  const std::byte* data = nullptr;
-  std::int64_t stride = 0;  // bytes
-  std::int64_t count = 0;
-  const float* scale = nullptr;  // [count]; null: 1
-};
-
-// out[row][0 … dim) = value · scale, or += that. Returns the bits of the largest magnitude in
-// `out`; those of Inf are above those of finite numbers, those of NaN above Inf's.
-std::uint32_t widen_rows(const SourceRows& rows, std::int64_t dim, bool accumulate, float* out);
-
 // A block of query rows with its running softmax. Scores are in units of log2: z · log2(e).
 struct RowBlock {
-  std::int64_t rows = 0;           // row_block()
-  const float* q = nullptr;        // [dim_qk][rows]
-  const float* q_scale = nullptr;  // [rows]: turns q·k · k_scale into scores
-  float* o = nullptr;              // [dim_v][rows]: Σ P·V, relative to max
-  float* max = nullptr;            // [rows]
-  float* sum = nullptr;            // [rows]: Σ P
+  std::int64_t rows = 0;             // row_block()
+  const std::uint32_t* q = nullptr;  // [dim_qk / depth][rows]; int8 as number + 128
+  const float* q_scale = nullptr;    // [rows]: turns q·k · k_scale into scores
+  float* o = nullptr;                // [dim_v][rows]: Σ P·V, relative to max
+  float* max = nullptr;              // [rows]
+  float* sum = nullptr;              // [rows]: Σ P as it was multiplied with V
+  float* exact_sum = nullptr;        // [rows]: Σ P before rounding
 };
 
 struct KeyTile {
-  const float* k = nullptr;        // [kKeyTile][dim_qk]
-  const float* v = nullptr;        // [kKeyTile][dim_v]
-  const float* k_scale = nullptr;  // [kKeyTile]
-  bool v_finite = true;
+  const std::uint32_t* k = nullptr;       // [kKeyTile][dim_qk / depth]
+  const std::int32_t* k_start = nullptr;  // [kKeyTile], of int8: -128 · Σ k
+  const float* k_scale = nullptr;         // [kKeyTile]
+  const std::uint32_t* v = nullptr;       // [kKeyTile / depth][dim_v], finite
+  float v_scale = 1.0f;                   // of all of v
+  const float* v_all = nullptr;           // [kKeyTile][dim_v] where V has NaN or Inf, 0 in `v`
 };
 
 // What one row block does with one tile.
 struct TileStep {
+  Arithmetic arithmetic = {};
   std::int64_t dim_qk = 0, dim_v = 0;
   std::int64_t key_begin = 0, key_end = 0;  // of the tile: seen by some row; multiples of kKeyStep
   const std::int32_t* row_begin = nullptr;  // [rows]: the keys of the tile that each row sees, …
@@ -61,8 +67,8 @@ struct TileStep {
   const float* key_bias = nullptr;          // [kKeyTile][rows], optional: the same
   float cap = 0.0f;                         // > 0: score = cap · tanh(score / cap)
   const float* mask = nullptr;              // [kKeyTile][rows], optional: added after the cap
-  bool p_e4m3 = false;      // P is scaled by 2^8 and rounded to e4m3; o and sum carry the 2^8
-  float* scores = nullptr;  // [kKeyTile][rows], scratch
+  bool p_e4m3 = false;      // P is scaled by 2^8 and rounded to e4m3; o and sums carry the 2^8
+  float* scores = nullptr;  // [kKeyTile][rows], scratch: scores, then P in words
 };
 
 // The power of two that `o` and `sum` carry.

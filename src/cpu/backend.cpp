@@ -1,9 +1,12 @@
 // Backend `cpu`: what it refuses is said in rules.cpp; each operation is in a file of its name.
+#include <algorithm>
+
 #include "core/builtin.h"
 #include "cpu/append.h"
 #include "cpu/attention.h"
 #include "cpu/channel_mean.h"
 #include "cpu/quantize.h"
+#include "cpu/rows.h"
 
 namespace sotto {
 namespace {
@@ -23,13 +26,13 @@ class CpuBackend final : public Backend {
   }
 
   Reasons refuse(const QuantizeArgs& args) const override {
-    return cpu::refuse_device(args.x.device);
+    return cpu::refuse_rows(args.x.device, cpu::dim_of(args.x));
   }
   Reasons refuse(const ChannelMeanArgs& args) const override {
-    return cpu::refuse_device(args.x.device);
+    return cpu::refuse_rows(args.x.device, cpu::dim_of(args.x));
   }
   Reasons refuse(const AppendKvArgs& args) const override {
-    return cpu::refuse_device(args.k.device);
+    return cpu::refuse_rows(args.k.device, std::max(cpu::dim_of(args.k), cpu::dim_of(args.v)));
   }
   Reasons refuse(const MergeArgs& args) const override {
     return cpu::refuse_device(args.out.device);

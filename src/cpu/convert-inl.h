@@ -16,12 +16,22 @@ HWY_BEFORE_NAMESPACE();
 namespace sotto::cpu::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// Whether f16 is read by an instruction: F16C comes with AVX2.
+#undef SOTTO_CPU_HAS_F16
+#define SOTTO_CPU_HAS_F16 (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2)
+
 // Calls f(tag, i) for i in steps of a vector over [0, n), the rest one by one.
 template <class F>
 HWY_INLINE void for_each_vector(std::int64_t n, F&& f) {
   const hn::CappedTag<float, 16> d;
   const auto lanes = static_cast<std::int64_t>(hn::Lanes(d));
   std::int64_t i = 0;
+  for (; i + 4 * lanes <= n; i += 4 * lanes) {
+    f(d, i);
+    f(d, i + lanes);
+    f(d, i + 2 * lanes);
+    f(d, i + 3 * lanes);
+  }
   for (; i + lanes <= n; i += lanes) f(d, i);
   for (; i < n; ++i) f(hn::CappedTag<float, 1>(), i);
 }
@@ -43,25 +53,27 @@ HWY_INLINE hn::Vec<D> decode_magnitude(D d, hn::Vec<hn::RebindToUnsigned<D>> cod
       normal);
 }
 
-// The code of |x|, rounded to nearest even. `magnitude` is at most the format's largest number.
+// The code of |x|, rounded to nearest even, in the low `kExponent + kMantissa` bits and a zero
+// above them; bits of further up are open. `magnitude` is at most the format's largest number, or
+// rounds to it.
 template <int kExponent, int kMantissa, class D>
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> encode_magnitude(D d, hn::Vec<D> magnitude) {
   constexpr int kBias = (1 << (kExponent - 1)) - 1;
   constexpr int kShift = 23 - kMantissa;
   const hn::RebindToUnsigned<D> du;
   const auto bits = hn::BitCast(du, magnitude);
-  const auto odd = hn::And(hn::ShiftRight<kShift>(bits), hn::Set(du, 1u));
-  const auto rounded = hn::Add(hn::Add(bits, hn::Set(du, (1u << (kShift - 1)) - 1)), odd);
-  const auto normal = hn::Sub(hn::ShiftRight<kShift>(rounded),
-                              hn::Set(du, std::uint32_t{127 - kBias} << kMantissa));
-  // A float of this size ends where the target's subnormals end: adding it rounds to their grid.
-  const auto anchor =
-      hn::Set(du, static_cast<std::uint32_t>(127 + 1 - kBias - kMantissa + 23) << 23);
-  const auto subnormal =
-      hn::Sub(hn::BitCast(du, hn::Add(magnitude, hn::BitCast(d, anchor))), anchor);
-  const auto smallest_normal =
-      hn::BitCast(d, hn::Set(du, static_cast<std::uint32_t>(127 + 1 - kBias) << 23));
-  return hn::IfThenElse(hn::RebindMask(du, hn::Lt(magnitude, smallest_normal)), subnormal, normal);
+  // 2^e: of the number or, below the normal numbers, of the smallest of those.
+  const auto power = hn::Max(hn::And(bits, hn::Set(du, 0x7f800000u)),
+                             hn::Set(du, static_cast<std::uint32_t>(127 + 1 - kBias) << 23));
+  // Adding 2^(e + kShift) leaves |x| in units of the format's step there, rounded, in the low bits.
+  // To those belongs (e + kBias - 1) << kMantissa: the exponent's bits give all of it but for a
+  // constant, which the sum brings along.
+  constexpr std::uint32_t kRest = static_cast<std::uint32_t>((kBias - 1 - 127) * (1 << kMantissa)) &
+                                  ((2u << (kExponent + kMantissa)) - 1);
+  constexpr float kAnchor =
+      static_cast<float>(1 << kShift) * (1.0f + static_cast<float>(kRest) / (1 << 23));
+  const auto sum = hn::MulAdd(hn::BitCast(d, power), hn::Set(d, kAnchor), magnitude);
+  return hn::Add(hn::BitCast(du, sum), hn::ShiftRight<kShift>(power));
 }
 
 // Loads, widened to float.
@@ -81,6 +93,10 @@ HWY_INLINE hn::Vec<D> load(D d, const bf16* in) {
 
 template <class D>
 HWY_INLINE hn::Vec<D> load(D d, const f16* in) {
+#if SOTTO_CPU_HAS_F16
+  const hn::Rebind<hwy::float16_t, D> d16;
+  return hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::float16_t*>(in)));
+#else
   const hn::Rebind<std::uint16_t, D> d16;
   const hn::RebindToUnsigned<D> du;
   const auto wide = hn::PromoteTo(du, hn::LoadU(d16, reinterpret_cast<const std::uint16_t*>(in)));
@@ -90,6 +106,7 @@ HWY_INLINE hn::Vec<D> load(D d, const f16* in) {
   const auto infinite = hn::Or(hn::ShiftLeft<13>(code), hn::Set(du, 0x7f800000u));
   return hn::BitCast(
       d, hn::Or(sign, hn::IfThenElse(hn::Gt(code, hn::Set(du, 0x7bffu)), infinite, finite)));
+#endif
 }
 
 template <class D>
@@ -111,56 +128,86 @@ HWY_INLINE hn::Vec<D> load(D d, const std::int8_t* in) {
   return hn::ConvertTo(d, hn::PromoteTo(hn::RebindToSigned<D>(), hn::LoadU(d8, in)));
 }
 
-// Codes, one in each 32-bit lane; what sotto's constructors from float give.
+// Codes in the low 16 or 8 bits of each 32-bit lane (the rest is open). ..._in_range: of numbers
+// that are finite and do not round beyond the format's largest; the others: what sotto's
+// constructors from float give, for any x.
 
 template <class D>
-HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_bf16(D, hn::Vec<D> x) {
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_bf16_in_range(D, hn::Vec<D> x) {
+  const hn::RebindToUnsigned<D> du;
+  const auto bits = hn::BitCast(du, x);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+  return hn::ShiftRight<16>(hn::Add(hn::Add(bits, hn::Set(du, 0x7fffu)), odd));
+}
+
+template <class D>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_f16_in_range(D d, hn::Vec<D> x) {
+  const hn::RebindToUnsigned<D> du;
+  const auto sign = hn::ShiftRight<16>(hn::BitCast(du, x));
+  return hn::OrAnd(encode_magnitude<5, 10>(d, hn::Abs(x)), sign, hn::Set(du, 0x8000u));
+}
+
+template <class D>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_e4m3_in_range(D d, hn::Vec<D> x) {
+  const hn::RebindToUnsigned<D> du;
+  const auto sign = hn::ShiftRight<24>(hn::BitCast(du, x));
+  return hn::OrAnd(encode_magnitude<4, 3>(d, hn::Abs(x)), sign, hn::Set(du, 0x80u));
+}
+
+template <class D>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_int8_in_range(D d, hn::Vec<D> x) {
+  // The sum has a unit of 1 and ends in x's two's complement.
+  return hn::BitCast(hn::RebindToUnsigned<D>(), hn::Add(x, hn::Set(d, 12582912.0f)));
+}
+
+template <class D>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_bf16(D d, hn::Vec<D> x) {
   const hn::RebindToUnsigned<D> du;
   const auto bits = hn::BitCast(du, x);
   const auto magnitude = hn::BitCast(du, hn::Abs(x));
-  const auto odd = hn::And(hn::ShiftRight<16>(magnitude), hn::Set(du, 1u));
-  const auto rounded =
-      hn::Min(hn::ShiftRight<16>(hn::Add(hn::Add(magnitude, hn::Set(du, 0x7fffu)), odd)),
-              hn::Set(du, 0x7f7fu));
-  const auto infinite = hn::ShiftRight<16>(magnitude);
-  const auto nan = hn::Or(infinite, hn::Set(du, 0x40u));
+  const auto sign = hn::Xor(bits, magnitude);
+  // Numbers that would round to Inf become the largest number.
+  const auto largest = hn::Or(sign, hn::Set(du, 0x7f7f0000u));
   const auto inf_bits = hn::Set(du, 0x7f800000u);
-  const auto code = hn::IfThenElse(hn::Gt(magnitude, inf_bits), nan,
-                                   hn::IfThenElse(hn::Eq(magnitude, inf_bits), infinite, rounded));
-  return hn::Or(code, hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 0x8000u)));
+  const auto number = hn::IfThenElse(hn::Gt(magnitude, hn::Set(du, 0x7f7f0000u)), largest, bits);
+  const auto infinite = hn::ShiftRight<16>(bits);
+  const auto nan = hn::Or(infinite, hn::Set(du, 0x40u));
+  return hn::IfThenElse(hn::Gt(magnitude, inf_bits), nan,
+                        hn::IfThenElse(hn::Eq(magnitude, inf_bits), infinite,
+                                       round_to_bf16_in_range(d, hn::BitCast(d, number))));
 }
 
 template <class D>
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_f16(D d, hn::Vec<D> x) {
   const hn::RebindToUnsigned<D> du;
   const auto bits = hn::BitCast(du, x);
-  const auto magnitude = hn::Abs(x);
-  const auto magnitude_bits = hn::BitCast(du, magnitude);
-  const auto finite = encode_magnitude<5, 10>(d, hn::Min(magnitude, hn::Set(d, 65504.0f)));
+  const auto magnitude = hn::BitCast(du, hn::Abs(x));
+  const auto sign = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 0x8000u));
+  const auto largest = hn::Set(d, 65504.0f);
+  const auto number = hn::Clamp(x, hn::Neg(largest), largest);
   const auto nan =
       hn::Or(hn::And(hn::ShiftRight<13>(bits), hn::Set(du, 0x3ffu)), hn::Set(du, 0x7e00u));
   const auto inf_bits = hn::Set(du, 0x7f800000u);
-  const auto code = hn::IfThenElse(
-      hn::Gt(magnitude_bits, inf_bits), nan,
-      hn::IfThenElse(hn::Eq(magnitude_bits, inf_bits), hn::Set(du, 0x7c00u), finite));
-  return hn::Or(code, hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 0x8000u)));
+  return hn::IfThenElse(
+      hn::Gt(magnitude, inf_bits), hn::Or(sign, nan),
+      hn::IfThenElse(hn::Eq(magnitude, inf_bits), hn::Or(sign, hn::Set(du, 0x7c00u)),
+                     round_to_f16_in_range(d, number)));
 }
 
 template <class D>
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_e4m3(D d, hn::Vec<D> x) {
   const hn::RebindToUnsigned<D> du;
-  const auto magnitude = hn::Abs(x);
-  const auto finite = encode_magnitude<4, 3>(d, hn::Min(magnitude, hn::Set(d, e4m3::kMax)));
-  const auto is_number = hn::RebindMask(du, hn::Eq(x, x));
-  const auto code = hn::IfThenElse(is_number, finite, hn::Set(du, 0x7fu));
-  return hn::Or(code, hn::And(hn::ShiftRight<24>(hn::BitCast(du, x)), hn::Set(du, 0x80u)));
+  const auto largest = hn::Set(d, e4m3::kMax);
+  const auto number = round_to_e4m3_in_range(d, hn::Clamp(x, hn::Neg(largest), largest));
+  const auto nan = hn::Or(hn::ShiftRight<24>(hn::BitCast(du, x)), hn::Set(du, 0x7fu));
+  return hn::IfThenElse(hn::RebindMask(du, hn::Eq(x, x)), number, nan);
 }
 
 // Saturates at ±127; NaN is 0.
 template <class D>
-HWY_INLINE hn::Vec<hn::RebindToSigned<D>> round_to_int8(D d, hn::Vec<D> x) {
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_int8(D d, hn::Vec<D> x) {
   const auto number = hn::IfThenElseZero(hn::Eq(x, x), x);
-  return hn::NearestInt(hn::Clamp(number, hn::Set(d, -127.0f), hn::Set(d, 127.0f)));
+  return round_to_int8_in_range(d, hn::Clamp(number, hn::Set(d, -127.0f), hn::Set(d, 127.0f)));
 }
 
 // Stores, rounded.
@@ -170,16 +217,16 @@ HWY_INLINE void store(D d, hn::Vec<D> x, float* out) {
   hn::StoreU(x, d, out);
 }
 
-template <class D>
-HWY_INLINE void store_codes(D, hn::Vec<hn::RebindToUnsigned<D>> codes, std::uint16_t* out) {
-  const hn::Rebind<std::uint16_t, D> d16;
-  hn::StoreU(hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<D>(), codes)), d16, out);
-}
-
-template <class D>
-HWY_INLINE void store_codes(D, hn::Vec<hn::RebindToUnsigned<D>> codes, std::uint8_t* out) {
-  const hn::Rebind<std::uint8_t, D> d8;
-  hn::StoreU(hn::DemoteTo(d8, hn::BitCast(hn::RebindToSigned<D>(), codes)), d8, out);
+// The low bits of each lane.
+template <class D, class Code>
+HWY_INLINE void store_codes(D, hn::Vec<hn::RebindToUnsigned<D>> codes, Code* out) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3  // where Highway takes more than one instruction
+  if constexpr (sizeof(Code) == 1 && hn::MaxLanes(D()) == 16) {
+    return _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(codes.raw));
+  }
+#endif
+  const hn::Rebind<Code, D> d_code;
+  hn::StoreU(hn::TruncateTo(d_code, codes), d_code, out);
 }
 
 template <class D>
@@ -199,8 +246,34 @@ HWY_INLINE void store(D d, hn::Vec<D> x, e4m3* out) {
 
 template <class D>
 HWY_INLINE void store(D d, hn::Vec<D> x, std::int8_t* out) {
-  const hn::Rebind<std::int8_t, D> d8;
-  hn::StoreU(hn::DemoteTo(d8, round_to_int8(d, x)), d8, out);
+  store_codes(d, round_to_int8(d, x), reinterpret_cast<std::uint8_t*>(out));
+}
+
+// The same for numbers in range.
+
+template <class D>
+HWY_INLINE void store_in_range(D d, hn::Vec<D> x, float* out) {
+  hn::StoreU(x, d, out);
+}
+
+template <class D>
+HWY_INLINE void store_in_range(D d, hn::Vec<D> x, bf16* out) {
+  store_codes(d, round_to_bf16_in_range(d, x), reinterpret_cast<std::uint16_t*>(out));
+}
+
+template <class D>
+HWY_INLINE void store_in_range(D d, hn::Vec<D> x, f16* out) {
+  store_codes(d, round_to_f16_in_range(d, x), reinterpret_cast<std::uint16_t*>(out));
+}
+
+template <class D>
+HWY_INLINE void store_in_range(D d, hn::Vec<D> x, e4m3* out) {
+  store_codes(d, round_to_e4m3_in_range(d, x), reinterpret_cast<std::uint8_t*>(out));
+}
+
+template <class D>
+HWY_INLINE void store_in_range(D d, hn::Vec<D> x, std::int8_t* out) {
+  store_codes(d, round_to_int8_in_range(d, x), reinterpret_cast<std::uint8_t*>(out));
 }
 
 }  // namespace sotto::cpu::HWY_NAMESPACE

@@ -12,7 +12,9 @@
 
 #include <hwy/highway.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 
 HWY_BEFORE_NAMESPACE();
 namespace sotto::cpu::HWY_NAMESPACE {
@@ -25,10 +27,15 @@ using Vec = hn::Vec<F32>;
 using U32 = hn::RebindToUnsigned<F32>;
 using I32 = hn::RebindToSigned<F32>;
 
-// min(max(x, -limit), limit).
+// min(max(x, -limit), limit); NaN stays: where an operand is NaN, x86's min and max return their
+// second one, but ARM's and Highway's scalar ones the number.
 HWY_INLINE Vec clamp(Vec x, Vec limit) {
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_SCALAR
+  return hn::Max(hn::Neg(limit), hn::Min(limit, x));
+#else
   x = hn::IfThenElse(hn::Gt(x, limit), limit, x);
   return hn::IfThenElse(hn::Lt(x, hn::Neg(limit)), hn::Neg(limit), x);
+#endif
 }
 
 // 2^x = scale · (1 + fraction): x split into an integer and a rest in [-1/2, 1/2].
@@ -83,6 +90,19 @@ HWY_INLINE Vec tanh(Vec x) {
   const Vec one = hn::Set(d, 1.0f);
   const Vec expm1 = hn::MulAdd(p.scale, p.fraction, hn::Sub(p.scale, one));
   return hn::CopySign(hn::Div(expm1, hn::Add(expm1, hn::Set(d, 2.0f))), x);
+}
+
+// Scores stay within ±2^126, so that neither they nor a sum with a mask of that size overflow.
+HWY_INLINE Vec bounded_score(Vec z) { return clamp(z, hn::Set(F32(), 0x1p126f)); }
+
+// cap · tanh(z / cap), cap > 0. A z far below the cap is as it was, even where z / cap would
+// underflow.
+HWY_INLINE Vec soft_cap(Vec z, float cap) {
+  const F32 d;
+  const float inverse = std::min(1.0f / cap, std::numeric_limits<float>::max());
+  const Vec ratio = hn::Mul(z, hn::Set(d, inverse));
+  const auto straight = hn::Lt(hn::Abs(ratio), hn::Set(d, 0x1p-13f));
+  return hn::IfThenElse(straight, z, hn::Mul(tanh(ratio), hn::Set(d, cap)));
 }
 
 // The nearest e4m3 number (ties to even) of x in [0, 448], as fp32.

@@ -45,17 +45,21 @@ void merge_states(const MergeArgs& args) {
   const core::OutputWriter writer(args.out, args.output, format.kind, format.group);
   writer.write_padding();
 
-  core::parallel_for(shape.batch * shape.len, [&](std::int64_t row) {
+  const std::size_t count = args.states.size(), dim = static_cast<std::size_t>(shape.dim);
+  const int workers = core::max_workers();
+  std::vector<float> rows(static_cast<std::size_t>(workers) * (count + 1) * dim);
+  std::vector<PartialRow> partial_rows(static_cast<std::size_t>(workers) * count);
+  core::parallel_for(shape.batch * shape.len, workers, [&](std::int64_t row, int worker) {
     const std::int64_t b = row / shape.len, token = row % shape.len;
     const core::Placement place{.index = b, .packed = shape.packed};
-    const std::size_t dim = static_cast<std::size_t>(shape.dim);
-    std::vector<float> widened((args.states.size() + 1) * dim);
-    float* o = widened.data() + args.states.size() * dim;
-    std::vector<PartialRow> states(args.states.size());
+    float* widened = rows.data() + static_cast<std::size_t>(worker) * (count + 1) * dim;
+    float* o = widened + count * dim;
+    const std::span<PartialRow> states(
+        partial_rows.data() + static_cast<std::size_t>(worker) * count, count);
     for (std::int64_t head = 0; head < shape.heads; ++head) {
-      for (std::size_t s = 0; s < states.size(); ++s) {
+      for (std::size_t s = 0; s < count; ++s) {
         const PartialState& state = args.states[s];
-        float* in = widened.data() + s * dim;
+        float* in = widened + s * dim;
         core::load_row(state.out.dtype,
                        state.out.at(core::row_offset(state.out, place, token, head)), shape.dim,
                        in);

@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numbers>
 
 #include "core/element.h"
+#include "cpu/pack.h"
+#include "cpu/query_row.h"
+#include "cpu/round_rows.h"
 
 namespace sotto::cpu {
 namespace {
@@ -14,16 +18,6 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr float kLog2e = std::numbers::log2e_v<float>;
-
-// The nearest float, but finite numbers stay finite; NaN stays NaN.
-float in_float(double x) { return static_cast<float>(std::clamp<double>(x, -kLargest, kLargest)); }
-
-// Queries of 16 or 32 bits are shrunk by a power of two until no entry is above 2^-10: a product
-// with 512 fp32 numbers then cannot overflow. Returns the exponent for a row's largest magnitude.
-int shrinking_exponent(float largest) {
-  const float finite = std::isfinite(largest) ? largest : kLargest;
-  return finite == 0.0f ? 0 : std::max(0, std::ilogb(finite) + 11);
-}
 
 }  // namespace
 
@@ -38,8 +32,7 @@ QueryTile::QueryTile(const AttentionArgs& args, const Problem& problem, const Ti
       kv_head_(kv_head),
       first_query_(first_query),
       queries_(std::clamp<std::int64_t>(sequence.len_q - first_query, 0, tiling.queries)),
-      q_descale_(args.descale.q, sequence.q, sequence.index, problem.heads_q),
-      keys_(args, problem, scratch, sequence, kv_head) {}
+      keys_(args, problem, tiling, scratch, sequence, kv_head) {}
 
 std::int64_t QueryTile::last_row(std::int64_t block) const {
   return std::min((block + 1) * tiling_.block, rows()) - 1;
@@ -49,24 +42,24 @@ void QueryTile::attend(std::int64_t split) {
   if (queries_ == 0) return;
   const std::int64_t blocks = last_row(tiling_.blocks() - 1) / tiling_.block + 1;
   const std::int64_t padded = blocks * tiling_.block;
-  std::fill_n(scratch_.q, padded * problem_.dim_qk, 0.0f);
+  std::fill_n(scratch_.q, padded * dim_words(), 0u);
   std::fill_n(scratch_.o, padded * problem_.dim_v, 0.0f);
   std::fill_n(scratch_.max, padded, -kInfinity);
-  for (float* per_row : {scratch_.sum, scratch_.q_scale, scratch_.row_bias}) {
+  for (float* per_row : {scratch_.sum, scratch_.exact_sum, scratch_.q_scale, scratch_.row_bias}) {
     std::fill_n(per_row, padded, 0.0f);
   }
-  for (std::int64_t row = 0; row < rows(); ++row) load_query(row);
+  constexpr std::int64_t kAhead = 16;
+  for (std::int64_t row = 0; row < std::min(kAhead, rows()); ++row) {
+    prefetch_rows(query_row(row), problem_.dim_qk);
+  }
+  for (std::int64_t row = 0; row < rows(); ++row) {
+    if (row + kAhead < rows()) prefetch_rows(query_row(row + kAhead), problem_.dim_qk);
+    load_query(row);
+  }
 
-  // The band moves with the query: its first row starts first, its last ends last.
-  const core::KeyRange all{
-      core::visible_keys(problem_, sequence_, first_query_).begin,
-      core::visible_keys(problem_, sequence_, first_query_ + queries_ - 1).end};
-  if (all.empty()) return;
-  const std::int64_t first_tile = all.begin / kKeyTile;
-  const std::int64_t tiles = core::ceil_div(all.end, kKeyTile) - first_tile;
-  const std::int64_t share = core::ceil_div(tiles, tiling_.splits);
-  const std::int64_t last_tile = first_tile + std::min(tiles, (split + 1) * share);
-  for (std::int64_t tile = first_tile + split * share; tile < last_tile; ++tile) {
+  const core::KeyRange all = seen_by(problem_, sequence_, first_query_, first_query_ + queries_);
+  const core::KeyRange tiles = tiles_of_share(all, tiling_.splits, split);
+  for (std::int64_t tile = tiles.begin; tile < tiles.end; ++tile) {
     const std::int64_t first_key = tile * kKeyTile;
     const core::KeyRange keys{std::max<std::int64_t>(all.begin - first_key, 0),
                               std::min(all.end - first_key, kKeyTile)};
@@ -75,45 +68,40 @@ void QueryTile::attend(std::int64_t split) {
   }
 }
 
-void QueryTile::load_query(std::int64_t row) {
-  const std::int64_t query = query_of(row), head = head_of(row);
-  const SourceRows source{.dtype = problem_.dtype_q,
-                          .data = args_.q.at(core::row_offset(args_.q, sequence_.q, query, head)),
-                          .count = 1};
-  const float largest =
-      std::bit_cast<float>(widen_rows(source, problem_.dim_qk, false, scratch_.row));
-  const float descale = q_descale_.at(head, query);
-  // Under a cap it belongs to the scores, else to the LSE alone: softmax does not see it.
-  const double bias = row_bias(query, head, descale);
-  scratch_.row_bias[row] = problem_.softcap > 0.0f ? in_float(bias * kLog2e) : in_float(bias);
-
-  const int exponent = core::is_float(problem_.dtype_q) ? shrinking_exponent(largest) : 0;
-  const double scale = std::ldexp(static_cast<double>(descale) * problem_.scale * kLog2e, exponent);
-  scratch_.q_scale[row] = in_float(scale);
-  const float shrink = std::ldexp(1.0f, -exponent);
-  const std::int64_t block = row / tiling_.block;
-  float* out = scratch_.q + block * tiling_.block * problem_.dim_qk + row % tiling_.block;
-  for (std::int64_t d = 0; d < problem_.dim_qk; ++d) {
-    out[d * tiling_.block] = scratch_.row[d] * shrink;
-  }
+SourceRows QueryTile::query_row(std::int64_t row) const {
+  const std::int64_t offset = core::row_offset(args_.q, sequence_.q, query_of(row), head_of(row));
+  return {.dtype = problem_.dtype_q, .data = args_.q.at(offset), .count = 1};
 }
 
-// What K smoothing took from every score of a query, whose stored numbers are in scratch.row.
-double QueryTile::row_bias(std::int64_t query, std::int64_t head, float descale) const {
-  if (problem_.row_bias) {
-    const Tensor& bias = args_.smoothing.row_bias;
-    return static_cast<const float*>(
-        bias.data)[core::head_major_offset(bias, sequence_.q, sequence_.index, head, query)];
+void QueryTile::load_query(std::int64_t row) {
+  const QueryRow loaded =
+      load_query_row(args_, problem_, sequence_, query_of(row), head_of(row), scratch_.row);
+  scratch_.q_scale[row] = loaded.scale;
+  scratch_.row_bias[row] = loaded.bias;
+  pack_query(query_row(row));
+  const std::int64_t block = row / tiling_.block;
+  std::uint32_t* out = scratch_.q + block * tiling_.block * dim_words() + row % tiling_.block;
+  for (std::int64_t w = 0; w < dim_words(); ++w) out[w * tiling_.block] = scratch_.row_words[w];
+}
+
+// scratch.row_words = the query in scratch.row, or the bytes it came from.
+void QueryTile::pack_query(const SourceRows& source) const {
+  switch (tiling_.arithmetic.qk) {
+    case Product::fp32:
+      std::memcpy(scratch_.row_words, scratch_.row,
+                  static_cast<std::size_t>(problem_.dim_qk) * sizeof(float));
+      return;
+    case Product::bf16:
+      return round_row(scratch_.row, problem_.dim_qk, 1.0f, Dtype::bf16,
+                       reinterpret_cast<std::byte*>(scratch_.row_words));
+    case Product::int8: {
+      auto* bytes = reinterpret_cast<std::byte*>(scratch_.row_words);
+      for (std::int64_t d = 0; d < problem_.dim_qk; ++d) {
+        bytes[d] = source.data[d] ^ std::byte{0x80};  // + 128
+      }
+      return;
+    }
   }
-  if (!problem_.k_mean) return 0.0;
-  const Tensor& mean = args_.smoothing.k_mean;
-  const float* k_mean = static_cast<const float*>(mean.data) + sequence_.index * mean.stride(0) +
-                        kv_head_ * mean.stride(1);
-  double sum = 0.0;
-  for (std::int64_t d = 0; d < problem_.dim_qk; ++d) {
-    sum += static_cast<double>(scratch_.row[d]) * k_mean[d * mean.stride(2)];
-  }
-  return sum * descale * problem_.scale;
 }
 
 void QueryTile::attend_block(std::int64_t block, std::int64_t first_key, core::KeyRange keys) {
@@ -125,7 +113,8 @@ void QueryTile::attend_block(std::int64_t block, std::int64_t first_key, core::K
                             std::min(last.end - first_key, keys.end)};
   if (some.empty()) return;
 
-  TileStep step{.dim_qk = problem_.dim_qk,
+  TileStep step{.arithmetic = tiling_.arithmetic,
+                .dim_qk = problem_.dim_qk,
                 .dim_v = problem_.dim_v,
                 .key_begin = some.begin / kKeyStep * kKeyStep,
                 .key_end = (some.end + kKeyStep - 1) / kKeyStep * kKeyStep,
@@ -137,7 +126,7 @@ void QueryTile::attend_block(std::int64_t block, std::int64_t first_key, core::K
     step.row_end = scratch_.row_end;
   }
   if (problem_.softcap > 0.0f) {
-    step.cap = in_float(static_cast<double>(problem_.softcap) * kLog2e);
+    step.cap = core::saturated_float(static_cast<double>(problem_.softcap) * kLog2e);
     if (problem_.k_mean || problem_.row_bias) step.row_bias = scratch_.row_bias + first_row;
   }
   if (problem_.key_bias) {
@@ -145,8 +134,9 @@ void QueryTile::attend_block(std::int64_t block, std::int64_t first_key, core::K
     step.key_bias = scratch_.key_bias;
   }
   if (problem_.dense_mask) {
-    fill_mask(block, first_key, some);
-    step.mask = scratch_.mask;
+    const MaskRow mask = fill_mask(block, first_key, some);
+    if (mask.hides_all) return;
+    if (!mask.is_zero) step.mask = scratch_.mask;
   }
 
   const bool two_terms =
@@ -154,15 +144,20 @@ void QueryTile::attend_block(std::int64_t block, std::int64_t first_key, core::K
   const float shrink_before = keys_.shrink();
   const KeyLoader::Values& values = keys_.values(two_terms);
   if (keys_.shrink() != shrink_before) shrink_output(keys_.shrink() / shrink_before);
-  attend_tile(
-      step,
-      {.k = scratch_.k, .v = values.v, .k_scale = scratch_.k_scale, .v_finite = values.finite},
-      {.rows = tiling_.block,
-       .q = scratch_.q + first_row * problem_.dim_qk,
-       .q_scale = scratch_.q_scale + first_row,
-       .o = scratch_.o + first_row * problem_.dim_v,
-       .max = scratch_.max + first_row,
-       .sum = scratch_.sum + first_row});
+  attend_tile(step,
+              {.k = scratch_.k,
+               .k_start = scratch_.k_start,
+               .k_scale = scratch_.k_scale,
+               .v = values.words,
+               .v_scale = values.scale,
+               .v_all = values.all},
+              {.rows = tiling_.block,
+               .q = scratch_.q + first_row * dim_words(),
+               .q_scale = scratch_.q_scale + first_row,
+               .o = scratch_.o + first_row * problem_.dim_v,
+               .max = scratch_.max + first_row,
+               .sum = scratch_.sum + first_row,
+               .exact_sum = scratch_.exact_sum + first_row});
 }
 
 void QueryTile::shrink_output(float factor) const {
@@ -191,39 +186,32 @@ void QueryTile::fill_key_bias(std::int64_t block, std::int64_t first_key,
     for (std::int64_t j = keys.begin; j < keys.end; ++j) {
       const std::int64_t offset =
           core::head_major_offset(bias, sequence_.kv, sequence_.index, head_of(row), first_key + j);
-      scratch_.key_bias[j * tiling_.block + r] =
-          in_float(static_cast<double>(static_cast<const float*>(bias.data)[offset]) * kLog2e);
+      scratch_.key_bias[j * tiling_.block + r] = core::saturated_float(
+          static_cast<double>(static_cast<const float*>(bias.data)[offset]) * kLog2e);
     }
   }
 }
 
-// The dense mask as what is added to a score; hidden keys get -Inf.
-void QueryTile::fill_mask(std::int64_t block, std::int64_t first_key, core::KeyRange keys) const {
-  // Keeps a finite entry, such as the lowest float, from hiding a key and from overflowing a sum.
-  static constexpr float kLimit = 0x1p125f;
+// scratch.mask = what the dense mask adds to scores. Returns what holds for all rows.
+MaskRow QueryTile::fill_mask(std::int64_t block, std::int64_t first_key,
+                             core::KeyRange keys) const {
   const Tensor& mask = args_.mask.dense;
+  MaskRow all;
   for (std::int64_t r = 0; r < tiling_.block; ++r) {
     const std::int64_t row = std::min(block * tiling_.block + r, last_row(block));
-    const std::byte* entries = mask.at((mask.size(0) > 1 ? sequence_.index * mask.stride(0) : 0) +
-                                       (mask.size(1) > 1 ? head_of(row) * mask.stride(1) : 0) +
-                                       query_of(row) * mask.stride(2) + first_key * mask.stride(3));
-    const auto fill = [&](const auto* entry, auto&& value) {
-      for (std::int64_t j = keys.begin; j < keys.end; ++j) {
-        scratch_.mask[j * tiling_.block + r] = value(entry[j * mask.stride(3)]);
-      }
-    };
-    if (mask.dtype == Dtype::boolean) {
-      fill(reinterpret_cast<const std::uint8_t*>(entries),
-           [](std::uint8_t may) { return may != 0 ? 0.0f : -kInfinity; });
-    } else {
-      core::with_element_type(mask.dtype, [&]<class T>(T) {
-        fill(reinterpret_cast<const T*>(entries), [](T entry) {
-          const float x = static_cast<float>(entry);
-          return x == -kInfinity ? -kInfinity : std::clamp(x, -kLimit, kLimit) * kLog2e;
-        });
-      });
-    }
+    const std::byte* entries =
+        mask.at((mask.size(0) > 1 ? sequence_.index * mask.stride(0) : 0) +
+                (mask.size(1) > 1 ? head_of(row) * mask.stride(1) : 0) +
+                query_of(row) * mask.stride(2) + (first_key + keys.begin) * mask.stride(3));
+    float line[kKeyTile];
+    const MaskRow loaded =
+        load_mask_row(mask.dtype, entries, mask.stride(3), keys.end - keys.begin, line);
+    all.hides_all &= loaded.hides_all;
+    all.is_zero &= loaded.is_zero;
+    float* out = scratch_.mask + keys.begin * tiling_.block + r;
+    for (std::int64_t j = 0; j < keys.end - keys.begin; ++j) out[j * tiling_.block] = line[j];
   }
+  return all;
 }
 
 double QueryTile::result(std::int64_t query, std::int64_t head, float* o) const {
@@ -244,7 +232,9 @@ double QueryTile::result(std::int64_t query, std::int64_t head, float* o) const 
     }
   }
   const double bias = problem_.p_e4m3 ? kE4m3Bias : 0;
-  const double lse = (scratch_.max[row] - bias + std::log2(sum)) * std::numbers::ln2;
+  const double lse =
+      (scratch_.max[row] - bias + std::log2(static_cast<double>(scratch_.exact_sum[row]))) *
+      std::numbers::ln2;
   return problem_.softcap > 0.0f ? lse : lse + scratch_.row_bias[row];
 }
 

@@ -5,7 +5,9 @@
 
 #include "core/geometry.h"
 #include "cpu/attention_kernels.h"
+#include "cpu/dense_mask.h"
 #include "cpu/key_loader.h"
+#include "cpu/pack.h"
 #include "cpu/tiling.h"
 
 namespace sotto::cpu {
@@ -24,14 +26,16 @@ class QueryTile {
   double result(std::int64_t query, std::int64_t head, float* o) const;
 
  private:
+  SourceRows query_row(std::int64_t row) const;
   void load_query(std::int64_t row);
-  double row_bias(std::int64_t query, std::int64_t head, float descale) const;
+  void pack_query(const SourceRows& source) const;
   void attend_block(std::int64_t block, std::int64_t first_key, core::KeyRange keys);
   void fill_visible(std::int64_t block, std::int64_t first_key) const;
   void fill_key_bias(std::int64_t block, std::int64_t first_key, core::KeyRange keys) const;
-  void fill_mask(std::int64_t block, std::int64_t first_key, core::KeyRange keys) const;
+  MaskRow fill_mask(std::int64_t block, std::int64_t first_key, core::KeyRange keys) const;
   void shrink_output(float factor) const;
 
+  std::int64_t dim_words() const { return problem_.dim_qk / depth(tiling_.arithmetic.qk); }
   std::int64_t rows() const { return queries_ * tiling_.group; }
   std::int64_t last_row(std::int64_t block) const;
   std::int64_t query_of(std::int64_t row) const { return first_query_ + row / tiling_.group; }
@@ -46,7 +50,6 @@ class QueryTile {
   const core::Sequence& sequence_;
   std::int64_t kv_head_, first_query_;
   std::int64_t queries_;  // within the sequence's length
-  core::ScaleRows q_descale_;
   KeyLoader keys_;
 };
 

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/element.h"
+#include "cpu/round_rows.h"
 #include "cpu/transform.h"
 
 namespace sotto::cpu {
@@ -23,11 +24,21 @@ RowFinisher::RowFinisher(const AttentionArgs& args, const Problem& problem)
 void RowFinisher::finish(const core::Sequence& sequence, std::int64_t query, std::int64_t head,
                          double lse, float* o) const {
   if (query < sequence.len_q) lse = add_sink_and_mean(sequence, head, lse, o);
-  writer_.write(sequence.q, query, sequence.first_row + query, head, problem_.dim_v, o);
+  write(sequence, query, head, o);
   if (problem_.lse) {
     static_cast<float*>(args_.lse.data)[core::head_major_offset(
         args_.lse, sequence.q, sequence.index, head, query)] = core::saturated_float(lse);
   }
+}
+
+void RowFinisher::write(const core::Sequence& sequence, std::int64_t query, std::int64_t head,
+                        const float* o) const {
+  const bool plain = problem_.output == OutputKind::plain;
+  if (!plain && problem_.output != OutputKind::fp8) {
+    return writer_.write(sequence.q, query, sequence.first_row + query, head, problem_.dim_v, o);
+  }
+  round_row(o, problem_.dim_v, plain ? 1.0f : *static_cast<const float*>(args_.output.scale.data),
+            args_.out.dtype, args_.out.at(core::row_offset(args_.out, sequence.q, query, head)));
 }
 
 // Returns the LSE with the sink.

@@ -19,6 +19,8 @@ class RowFinisher {
               float* o) const;
 
  private:
+  void write(const core::Sequence& sequence, std::int64_t query, std::int64_t head,
+             const float* o) const;
   double add_sink_and_mean(const core::Sequence& sequence, std::int64_t head, double lse,
                            float* o) const;
 

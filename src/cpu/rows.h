@@ -1,11 +1,12 @@
 // Tensors of tokens as quantize(), channel_mean() and append_kv() walk them: sequences, cut into
-// tiles for the threads, and each row after RoPE and Hadamard.
+// panels that fit a thread's buffer, and the panels' rows after RoPE, Hadamard and the mean.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "core/geometry.h"
+#include "cpu/row_grid.h"
 #include "cpu/transform.h"
 #include "sotto/quantize.h"
 
@@ -19,68 +20,88 @@ struct TokenSequence {
 };
 
 // Tensors as in QuantizeArgs.
-std::vector<TokenSequence> token_sequences(const Tensor& x, const Tensor& cu_seqlens,
-                                           const Tensor& seqused = {});
+TokenSequence token_sequence(const Tensor& x, const Tensor& cu_seqlens, const Tensor& seqused,
+                             std::int64_t index);
 
 inline std::int64_t heads_of(const Tensor& x) { return x.size(x.rank - 2); }
 inline std::int64_t dim_of(const Tensor& x) { return x.size(x.rank - 1); }
 
-// Whether a head's tokens lie closer together than a token's heads.
-inline bool is_head_major(const Tensor& x) { return x.stride(x.rank - 2) > x.stride(x.rank - 3); }
+// The rows of a tensor from (token, head) on; tokens within one page.
+RowGrid rows_of(const Tensor& x, const core::Placement& place, std::int64_t token,
+                std::int64_t head);
+
+// A row of parameters for each head from `head` on, of a tensor [batch, heads, dim] or absent.
+HeadRows head_rows(const Tensor& tensor, std::int64_t batch, std::int64_t head);
 
 // Part of a sequence: tokens [begin, end) of heads [head_begin, head_end).
-struct Tile {
-  const TokenSequence* sequence = nullptr;
+struct Panel {
+  TokenSequence sequence;
   std::int64_t begin = 0, end = 0;
   std::int64_t head_begin = 0, head_end = 0;
+
+  bool empty() const { return begin >= end; }
+  RowCounts counts(std::int64_t dim) const { return {end - begin, head_end - head_begin, dim}; }
 };
 
-// All rows of some sequences in tiles of up to `tokens` tokens.
-class Tiles {
- public:
-  // `sequences` must outlive this. one_head: tiles of one head instead of all.
-  Tiles(const std::vector<TokenSequence>& sequences, std::int64_t tokens, std::int64_t heads,
-        bool one_head);
+// The buffer of one panel, on the stack of the thread that works on it.
+struct PanelBuffer {
+  static constexpr std::int64_t kFloats = 32768;
+  static constexpr std::int64_t kRows = 1024;
 
-  std::int64_t count() const { return first_.back(); }
-  Tile at(std::int64_t i) const;
+  alignas(64) float rows[kFloats];
+  float amax[kRows];
+  bool finite[kRows];
+  float descale[kRows];
+
+  RowRanges ranges() { return {amax, finite}; }
+};
+
+// All rows of a tensor of tokens, in panels.
+class Panels {
+ public:
+  // Tensors as in QuantizeArgs. unit: tokens that share a panel, counted from the first of a
+  // sequence; fits(unit).
+  Panels(const Tensor& x, const Tensor& cu_seqlens, const Tensor& seqused, std::int64_t unit = 1);
+
+  // Whether a panel can hold `unit` tokens of x.
+  static bool fits(std::int64_t unit, std::int64_t dim);
+
+  // Some panels may be empty.
+  std::int64_t count() const { return first(batch_); }
+  Panel at(std::int64_t i) const;
 
  private:
-  const std::vector<TokenSequence>* sequences_;
-  std::int64_t tokens_, heads_, heads_per_tile_;
-  std::vector<std::int64_t> first_;  // tile of each sequence; one more than sequences
+  // The first panel of a sequence.
+  std::int64_t first(std::int64_t sequence) const;
+
+  Tensor x_, cu_seqlens_, seqused_;
+  std::int64_t batch_, heads_, heads_per_panel_, tokens_per_panel_, head_panels_;
 };
 
-// [offset, offset + n) of the last dimension of a float tensor with the stride of that dimension;
-// copied to `buffer` where they are not contiguous.
-const float* channels(const Tensor& tensor, std::int64_t offset, std::vector<float>& buffer);
-
-// A row of a [batch, heads, dim] tensor of parameters; null where the tensor is absent.
-inline const float* head_channels(const Tensor& tensor, std::int64_t batch, std::int64_t head,
-                                  std::vector<float>& buffer) {
-  if (!tensor) return nullptr;
-  return channels(tensor, batch * tensor.stride(0) + head * tensor.stride(1), buffer);
-}
-
-// Reads rows of `x`, transformed. One for each thread at a time: it holds the row.
+// Reads panels of `x`, transformed.
 class RowReader {
  public:
-  // x and rope must outlive this. descale: of a quantised x.
-  RowReader(const Tensor& x, const Rope& rope, bool hadamard, const Scale& descale = {});
+  // descale: of a quantised x.
+  RowReader(const Tensor& x, const Rope& rope, bool hadamard, const Tensor& mean,
+            const Scale& descale = {})
+      : x_(x), rope_(rope), hadamard_(hadamard), mean_(mean), descale_(descale) {}
 
-  // The row of (token, head) after RoPE and Hadamard; the next read overwrites it. `position`
-  // chooses the row of cos and sin unless rope.positions does.
-  float* read(const TokenSequence& sequence, std::int64_t token, std::int64_t head,
-              std::int64_t position);
+  // The panel's rows after RoPE, Hadamard and the subtraction: in the buffer as floats or, where
+  // nothing happens to them, x's own; their ranges in the buffer. The panel's first token has row
+  // `position` of RoPE's tables unless rope.positions says otherwise.
+  RowGrid read(const Panel& panel, std::int64_t position, PanelBuffer& buffer) const;
+
+  // The same, always as floats in the buffer.
+  RowGrid read_floats(const Panel& panel, std::int64_t position, PanelBuffer& buffer) const;
 
  private:
-  RopeRow rope_row(const TokenSequence& sequence, std::int64_t token, std::int64_t position);
+  RopeRows rope_rows(const Panel& panel, std::int64_t position) const;
 
-  const Tensor& x_;
-  const Rope& rope_;
-  Scale descale_;
+  Tensor x_;
+  Rope rope_;
   bool hadamard_;
-  std::vector<float> row_, cos_, sin_;
+  Tensor mean_;
+  Scale descale_;
 };
 
 }  // namespace sotto::cpu

@@ -1,5 +1,8 @@
 // What backend `cpu` refuses, and what to do instead.
+#include <string>
+
 #include "cpu/attention.h"
+#include "cpu/row_grid.h"
 
 namespace sotto::cpu {
 namespace {
@@ -25,6 +28,15 @@ Reasons refuse_device(const Device& device) {
   if (device.type == DeviceType::cpu) return {};
   return {"computes on the CPU, but the tensors are on " + to_string(device) +
           ": copy them to host memory"};
+}
+
+Reasons refuse_rows(const Device& device, std::int64_t dim) {
+  Reasons reasons = refuse_device(device);
+  if (dim > kMaxDim) {
+    reasons.push_back("takes head sizes up to " + std::to_string(kMaxDim) + " here, got " +
+                      std::to_string(dim));
+  }
+  return reasons;
 }
 
 Reasons refuse(const Problem& problem) {

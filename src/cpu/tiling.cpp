@@ -6,6 +6,7 @@
 #include "core/aligned_buffer.h"
 #include "core/geometry.h"
 #include "cpu/attention_kernels.h"
+#include "cpu/dot_product.h"
 
 namespace sotto::cpu {
 namespace {
@@ -36,10 +37,39 @@ std::int64_t choose_splits(const Problem& problem, std::int64_t rows, std::int64
   return std::clamp<std::int64_t>(problem.len_k / kKeys, 1, std::max<std::int64_t>(wanted, 1));
 }
 
+// Whether all numbers of a format are bf16 numbers.
+bool fits_bf16(Dtype dtype) {
+  return dtype == Dtype::bf16 || dtype == Dtype::e4m3 || dtype == Dtype::i8;
+}
+
+// The fastest arithmetic on this CPU that is exact for the problem's formats, P apart: with bf16, a
+// P that is not e4m3 is rounded to bf16.
+Arithmetic choose_arithmetic(const Problem& problem) {
+  const bool bf16 = has_bf16_products() && fits_bf16(problem.dtype_q) &&
+                    fits_bf16(problem.dtype_k) && fits_bf16(problem.dtype_v);
+  Arithmetic arithmetic;
+  if (bf16) arithmetic = {Product::bf16, Product::bf16};
+  if (problem.dtype_q == Dtype::i8 && problem.dtype_k == Dtype::i8 && has_int8_products()) {
+    arithmetic.qk = Product::int8;
+  }
+  return arithmetic;
+}
+
+// The workspace holds a row for each share of each row of the output.
+void check_partials(const Problem& problem, std::int64_t splits) {
+  constexpr std::int64_t kMost = std::int64_t{1} << 62;
+  const std::int64_t rows = std::max<std::int64_t>(problem.rows_q * problem.heads_q, 1);
+  const std::int64_t row_bytes = problem.dim_v * std::int64_t{sizeof(float)} + 64;
+  if (splits > kMost / row_bytes / rows) {
+    core::fail("num_splits", "{} shares of {} rows need a workspace beyond 64 bits", splits, rows);
+  }
+}
+
 }  // namespace
 
 Tiling make_tiling(const Problem& problem, int workers) {
   Tiling tiling;
+  tiling.arithmetic = choose_arithmetic(problem);
   tiling.group = problem.heads_q / problem.heads_kv;
   const std::int64_t len_q = std::max<std::int64_t>(problem.len_q, 1);
   const std::int64_t all =
@@ -52,7 +82,9 @@ Tiling make_tiling(const Problem& problem, int workers) {
     return problem.batch * problem.heads_kv * core::ceil_div(len_q, tiling.queries);
   };
   tiling.splits = choose_splits(problem, len_q * tiling.group, pieces());
-  if (tiling.splits == 1) {
+  if (tiling.splits > 1) {
+    check_partials(problem, tiling.splits);
+  } else {
     // Smaller pieces where there are too few for all cores. A row's result does not depend on it.
     constexpr std::int64_t kPiecesPerWorker = 4;
     constexpr std::int64_t kFewestRows = 64;
@@ -63,6 +95,20 @@ Tiling make_tiling(const Problem& problem, int workers) {
   }
   tiling.block = row_block(tiling.queries * tiling.group);
   return tiling;
+}
+
+core::KeyRange seen_by(const Problem& problem, const core::Sequence& sequence, std::int64_t first,
+                       std::int64_t end) {
+  return {core::visible_keys(problem, sequence, first).begin,
+          core::visible_keys(problem, sequence, end - 1).end};
+}
+
+core::KeyRange tiles_of_share(core::KeyRange keys, std::int64_t splits, std::int64_t split) {
+  if (keys.empty()) return {};
+  const std::int64_t first = keys.begin / kKeyTile;
+  const std::int64_t tiles = core::ceil_div(keys.end, kKeyTile) - first;
+  const std::int64_t share = core::ceil_div(tiles, splits);
+  return {first + std::min(tiles, split * share), first + std::min(tiles, (split + 1) * share)};
 }
 
 Scratch::Scratch(const Problem& problem, const Tiling& tiling, std::byte* memory) {
@@ -80,15 +126,22 @@ std::size_t Scratch::lay_out(const Problem& problem, const Tiling& tiling, std::
     used += core::aligned_size(static_cast<std::size_t>(count) * sizeof(T));
   };
   const std::int64_t rows = tiling.blocks() * tiling.block;
-  take(q, rows * problem.dim_qk);
+  const std::int64_t dim_words = problem.dim_qk / depth(tiling.arithmetic.qk);
+  take(q, rows * dim_words);
   take(o, rows * problem.dim_v);
-  for (float** per_row : {&max, &sum, &q_scale, &row_bias}) take(*per_row, rows);
+  for (float** per_row : {&max, &sum, &exact_sum, &q_scale, &row_bias}) take(*per_row, rows);
   take(row, std::max(problem.dim_qk, problem.dim_v));
-  take(k, kKeyTile * problem.dim_qk);
-  take(v, kKeyTile * problem.dim_v);
-  take(v_two_terms, problem.v_lo ? kKeyTile * problem.dim_v : 0);
+  take(row_words, dim_words);
+  take(k, kKeyTile * dim_words);
   take(k_scale, kKeyTile);
+  take(k_start, kKeyTile);
   take(v_scale, kKeyTile);
+  const std::int64_t values = kKeyTile * problem.dim_v;
+  for (int terms = 0; terms < 2; ++terms) {
+    const bool wanted = terms == 0 || problem.v_lo;
+    take(v[terms], wanted ? values / depth(tiling.arithmetic.pv) : 0);
+    take(v_all[terms], wanted ? values : 0);
+  }
   take(scores, kKeyTile * tiling.block);
   take(key_bias, problem.key_bias ? kKeyTile * tiling.block : 0);
   take(mask, problem.dense_mask ? kKeyTile * tiling.block : 0);

@@ -4,7 +4,7 @@
 //   h2 d64/32             kv heads; dim of K and V
 //   in=bf16 cache=e4m3/e4m3  dtypes of new tokens and of the K and V caches
 //   scale=tensor|head|token|absent   of 8-bit caches; token: written
-//   packed (new tokens)  paged<n>  batch_idx  bhsd (caches)
+//   packed (new tokens)  paged<n>  batch_idx  bhsd, far (caches)
 //   RoPE as in transforms.h; had=k|v|kv; mean
 #include <gtest/gtest.h>
 
@@ -109,7 +109,7 @@ class AppendCase {
     const auto caches = spec.parts("cache", "f32");
     const std::string scale = spec.text("scale", "token");
     const bool mean = spec.has("mean");
-    const Order order{.heads_first = spec.has("bhsd")};
+    order_ = order_of(spec);
     for (Side* side : {&k_, &v_}) {
       side->x = new_.make(arena_, in, heads_, side->dim);
       for (std::size_t b = 0; b < added_.size(); ++b) {
@@ -118,7 +118,7 @@ class AppendCase {
         }
       }
       const Dtype dtype = dtype_named(side == &k_ ? caches.front() : caches.back());
-      side->cache = cached_.make(arena_, dtype, heads_, side->dim, order);
+      side->cache = cached_.make(arena_, dtype, heads_, side->dim, order_);
       if (dtype_size(dtype) == 1) side->scale = new_scale(scale);
       if (mean) side->mean = random_table({batch_, heads_, side->dim});
     }
@@ -218,7 +218,7 @@ class AppendCase {
         for (std::int64_t h = 0; h < heads_; ++h) {
           const std::byte* row = cached_.at(side.cache, b, position, h);
           if (position < before_[b] || position >= end) {
-            ASSERT_TRUE(untouched(row, side.dim * dtype_size(side.cache.dtype)))
+            ASSERT_TRUE(is_untouched(row, side.dim * dtype_size(side.cache.dtype)))
                 << "position " << position << " of sequence " << b << " must stay as it was";
             continue;
           }
@@ -242,8 +242,9 @@ class AppendCase {
     }
   }
 
-  static bool untouched(const std::byte* data, std::int64_t bytes) {
-    return std::all_of(data, data + bytes, [](std::byte x) { return x == std::byte{0xff}; });
+  bool is_untouched(const std::byte* data, std::int64_t bytes) const {
+    const std::byte untouched = Arena::untouched(order_);
+    return std::all_of(data, data + bytes, [=](std::byte x) { return x == untouched; });
   }
 
   Random random_;
@@ -253,6 +254,7 @@ class AppendCase {
   RopeWords rope_;
   Side k_, v_;
   Placing new_, cached_;
+  Order order_;
 };
 
 void test_append(const std::string& line, const std::string& backend) {
@@ -271,7 +273,7 @@ void register_append_cases() {
       {
           "b3 n1 c0:7:130 in={f32,bf16,f16} cache={f32,bf16,f16,e4m3,i8/e4m3} {paged16,}",
           "b3 n5:0:40 c10:3:0 packed in=bf16 cache={bf16,e4m3,i8/e4m3} "
-          "{paged1,paged3,batch_idx,bhsd}",
+          "{paged1,paged3,batch_idx,bhsd,far,paged3 far}",
           "b2 n4 c5:0 in=bf16 cache={e4m3,i8/e4m3} scale={tensor,head} {had=kv,mean,paged16}",
           "b2 n4 c5:0 in=f32 cache=e4m3 scale=absent {packed,}",
           "b2 n3 c20:4 d{64,96/64,192/128} in=bf16 cache={bf16,e4m3,i8/e4m3} "

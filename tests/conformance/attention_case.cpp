@@ -86,8 +86,7 @@ AttentionCase::AttentionCase(const std::string& text) : line(text) {
   k = operand(dtype_named(in.at(in.size() / 2)), spec.text("sk", "head"));
   v = operand(dtype_named(in.back()), spec.text("sv", "head"));
 
-  bhsd = spec.has("bhsd");
-  strided = spec.has("strided");
+  order = order_of(spec);
   packed_k = spec.has("packed");
   packed_q = spec.has("packed_q") || packed_k;
   batch_idx = spec.has("batch_idx");
@@ -153,6 +152,7 @@ AttentionCase::AttentionCase(const std::string& text) : line(text) {
 
   data = spec.text("data", "normal");
   if (spec.has("db")) least_db = spec.number("db", 0);
+  slack_db = spec.number("slack", 0);
   spec.finish();
 }
 

@@ -6,7 +6,8 @@
 //   sq=token sk=block32 sv=head     scales of 8-bit operands: tensor, head, kv_head, block<n>,
 //   token,
 //                        broadcast ([batch, heads] with stride 0), absent (1)
-//   bhsd, strided        storage order of q, k, v, out; gaps between their rows
+//   bhsd, strided, far   storage order of q, k, v, out; gaps between their rows; gaps so large that
+//                        offsets pass 32 bits
 //   packed, packed_q, paged<n>, batch_idx, padded_q, padded_k, max_len
 //                        packed q and k, or q alone; padded: more rows than count (seqused)
 //   causal, causal_br, window=L/R, band=L/R (top left), dense=bool:b:h (or 1 for either; f32, f16,
@@ -18,6 +19,7 @@
 //                        output scale (1: amax just fits)
 //   data=…               see data.h
 //   db=x                 least SQNR against the truth, where the rule of judge.cpp does not fit
+//   slack=x              dB that a case of few rows may lie below the rules of judge.cpp
 #pragma once
 
 #include <cstdint>
@@ -50,7 +52,8 @@ struct AttentionCase {
   std::int64_t heads_q, heads_kv, dim_qk, dim_v;
   Operand q, k, v;
 
-  bool bhsd, strided, packed_q, packed_k, batch_idx, max_len;
+  Order order;
+  bool packed_q, packed_k, batch_idx, max_len;
   std::int64_t page_size;             // 0: not paged
   std::int64_t padding_q, padding_k;  // rows of a sequence beyond those that count
 
@@ -76,6 +79,7 @@ struct AttentionCase {
 
   std::string data;
   std::optional<double> least_db;
+  double slack_db;
 
   // What the shapes and max_len allow a sequence to have: Problem::len_q and len_k.
   std::int64_t capacity_q() const;

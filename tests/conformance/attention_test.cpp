@@ -59,8 +59,9 @@ void test_case(const std::string& line, const std::string& backend) {
 
 }  // namespace
 
-void register_attention_cases() {
+void register_attention_cases(const std::vector<std::string>& random_lines) {
   for (const Family& family : families()) register_family(family.name, family.lines, test_case);
+  register_family("Random", {random_lines.begin(), random_lines.end()}, test_case);
 }
 
 }  // namespace sotto::test

@@ -20,6 +20,14 @@ const std::vector<Family>& families() {
            "out={bf16,e4m3}",
            "b3 h4/2 q{0,1,17} k{0,1,127,128,129} lse in={f32,e4m3}",
        }},
+      {"Far",
+       {
+           "b2 h4/2 q17 k40 far lse in={f32,bf16/e4m3/e4m3,e4m3,i8/i8/e4m3} "
+           "{,bhsd,packed,paged16,batch_idx} out={f32,e4m3}",
+           "b2 h4/2 d{80,128} q3 k70 far in={bf16 splits3,bf16 causal_br,i8/i8/e4m3 v_lo} "
+           "out={bf16,nvfp4}",
+           "b2 h4/2 q9 k20 far in=bf16 sdpa={exact,int8qk,high} rope=halves causal {,packed}",
+       }},
       {"Masks",
        {
            "d32 q{1,64,129} k{17,128,300} lse "

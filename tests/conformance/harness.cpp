@@ -4,10 +4,13 @@
 #include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <map>
 #include <set>
+#include <stdexcept>
 
 #include "cases.h"
+#include "random_cases.h"
 #include "spec.h"
 
 namespace sotto::test {
@@ -47,7 +50,10 @@ class Case : public testing::Test {
     test_(line_, backend_);
     if (IsSkipped()) return;
     ++counts()[backend_].run;
-    if (HasFailure()) ++counts()[backend_].failed;
+    if (!HasFailure()) return;
+    ++counts()[backend_].failed;
+    fmt::print("to run it alone:  sotto_conformance --gtest_filter='*.{}_*' --case '{}'\n",
+               backend_, line_);
   }
 
  private:
@@ -101,7 +107,7 @@ bool accepts(const std::string& backend, const std::string& line, const Explanat
   return false;
 }
 
-void register_attention_cases();
+void register_attention_cases(const std::vector<std::string>& random_lines);
 void register_quantize_cases();
 void register_append_cases();
 void register_merge_cases();
@@ -116,10 +122,57 @@ TEST(Table, HasAtLeast400DifferentCases) {
   EXPECT_GE(lines.size(), 400u);
 }
 
+namespace {
+
+// What is on the command line beside GoogleTest's own options.
+struct Options {
+  std::int64_t random = 2000;  // cases
+  std::uint64_t seed = 1;      // of the first one
+  std::string line;            // this case alone
+};
+
+constexpr const char* kUsage =
+    "Runs the cases of the tables, and random ones, on every backend.\n"
+    "  --random N     run N random cases of attention and sdpa, and nothing else\n"
+    "  --seed S       of the first; each further one has the next seed (default 1)\n"
+    "  --case LINE    run this case of attention or sdpa, and nothing else\n";
+
+// Chooses the tests, too, where the command line asks for some and has no filter.
+Options parse(int argc, char** argv) {
+  Options options;
+  bool chosen = false;
+  try {
+    for (int i = 1; i < argc; i += 2) {
+      const std::string name = argv[i];
+      const std::string value = i + 1 < argc ? argv[i + 1] : throw std::invalid_argument(name);
+      if (name == "--random") {
+        options.random = std::stoll(value);
+      } else if (name == "--seed") {
+        options.seed = std::stoull(value);
+      } else if (name == "--case") {
+        options.line = value;
+      } else {
+        throw std::invalid_argument(name);
+      }
+      chosen |= name != "--seed";
+    }
+  } catch (const std::logic_error&) {
+    fmt::print(stderr, "{}", kUsage);
+    std::exit(2);
+  }
+  if (chosen && testing::GTEST_FLAG(filter) == "*") testing::GTEST_FLAG(filter) = "Random.*";
+  return options;
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
+  const Options options = parse(argc, argv);
   testing::AddGlobalTestEnvironment(new sotto::test::Summary);
-  sotto::test::register_attention_cases();
+  sotto::test::register_attention_cases(
+      options.line.empty() ? sotto::test::random_cases(options.seed, options.random)
+                           : std::vector<std::string>{options.line});
   sotto::test::register_quantize_cases();
   sotto::test::register_append_cases();
   sotto::test::register_merge_cases();

@@ -97,10 +97,20 @@ void check_lse(const char* with, const std::vector<double>& exact, const std::ve
   }
 }
 
+// Rotated Q and K are rounded to 16 bits, and ties may fall either way.
+bool rounds_rotated(const AttentionCase& c) {
+  return c.recipe && c.rope.present && c.q.dtype != Dtype::f32;
+}
+
+double arithmetic_lse_error(const AttentionCase& c) {
+  if (c.p_e4m3()) return 0.065;  // the row sum of P in e4m3 is off by at most half a step of 2^-3
+  return rounds_rotated(c) ? 5e-3 : 1e-5;
+}
+
 // Scores are off by what Q and K lost; k_mean · (error of Q) adds to that where K has a large mean.
 double truth_lse_error(const AttentionCase& c) {
   if (c.quantized()) return c.data == "normal" ? 0.3 : 1.5;
-  return c.recipe && c.rope.present && c.q.dtype != Dtype::f32 ? 0.02 : 1e-5;
+  return rounds_rotated(c) ? 0.02 : 1e-5;
 }
 
 }  // namespace
@@ -110,11 +120,19 @@ double sqnr_db(const std::vector<double>& reference, const std::vector<double>& 
   return error == 0 ? kInfinity : 10 * std::log10(power(reference) / error);
 }
 
+// Whether a backend may multiply in bf16: without a loss, but that P is rounded to it.
+bool may_use_bf16(const AttentionCase& c) {
+  const auto fits = [](Dtype dtype) {
+    return dtype == Dtype::bf16 || dtype == Dtype::e4m3 || dtype == Dtype::i8;
+  };
+  return fits(c.q.dtype) && fits(c.k.dtype) && fits(c.v.dtype);
+}
+
 double least_arithmetic_db(const AttentionCase& c) {
   if (c.p_e4m3()) return 30;          // P to e4m3: 32 dB on N(0, 1)
+  if (may_use_bf16(c)) return 45;     // P to bf16: 53 dB on N(0, 1), less where O's codes flip
   if (c.data == "large") return 100;  // fp32 scores of 1,000 are exact to 1e-4
-  if (c.recipe && c.rope.present && c.q.dtype != Dtype::f32)
-    return 55;  // ties of a 16-bit rounding
+  if (rounds_rotated(c)) return 55;
   return 110;
 }
 
@@ -153,13 +171,13 @@ Verdict judge(const AttentionCase& c, const std::vector<Exact>& truth, const Res
   if (!std::all_of(all_o.begin(), all_o.end(), [](double x) { return std::isfinite(x); })) {
     verdict.faults.push_back("NaN or Inf in O");
   }
-  verdict.arithmetic_db =
-      compare(c, "reference", all_oracle, all_o, least_arithmetic_db(c), amax, verdict);
-  verdict.truth_db = compare(c, "the truth", all_truth, all_o, least_truth_db(c), amax, verdict);
+  verdict.arithmetic_db = compare(c, "reference", all_oracle, all_o,
+                                  least_arithmetic_db(c) - c.slack_db, amax, verdict);
+  verdict.truth_db =
+      compare(c, "the truth", all_truth, all_o, least_truth_db(c) - c.slack_db, amax, verdict);
   if (c.lse) {
-    // The row sum of P in e4m3 is off by at most half a step of 2^-3.
-    check_lse("reference", oracle_lse, lse, c.p_e4m3() ? 0.065 : 1e-5, 4e-6, verdict);
-    check_lse("the truth", truth_lse, lse, truth_lse_error(c), 4e-6, verdict);
+    check_lse("reference", oracle_lse, lse, arithmetic_lse_error(c), 5e-6, verdict);
+    check_lse("the truth", truth_lse, lse, truth_lse_error(c), 5e-6, verdict);
   }
   return verdict;
 }

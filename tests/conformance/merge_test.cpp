@@ -29,8 +29,7 @@ struct MergeCase {
     }
     for (int s = 0; s < c.splits; ++s) {
       states.push_back(
-          {.out = placing.make(arena, c.q.dtype, c.heads_q, c.dim_v,
-                               {.heads_first = c.bhsd, .gaps = c.strided}),
+          {.out = placing.make(arena, c.q.dtype, c.heads_q, c.dim_v, c.order),
            .lse = placing.make_head_major(arena, c.batch, c.heads_q, placing.capacity)});
     }
     for (std::size_t b = 0; b < exact.size(); ++b) {
@@ -96,15 +95,16 @@ void test_merge(const std::string& line, const std::string& backend) {
 }  // namespace
 
 void register_merge_cases() {
-  register_family("Merge",
-                  {
-                      "b2 q9 h4 d{64,80} in={f32,bf16,f16} splits{1,2,5} lse {sinks,}",
-                      "q9 h4 d64 packed in={f32,bf16} splits3 lse {sinks,bhsd,strided}",
-                      "q9 h2 d128 in=f32 splits{2,3} {sinks,packed} "
-                      "out={bf16,f16,e4m3,groups64,groups128:ue8m0:col,groups64:pad,nvfp4}",
-                      "b2 q{0,1,150} h2 d128 in=bf16 splits2 {bhsd,strided} lse out={f32,nvfp4}",
-                  },
-                  test_merge);
+  register_family(
+      "Merge",
+      {
+          "b2 q9 h4 d{64,80} in={f32,bf16,f16} splits{1,2,5} lse {sinks,}",
+          "q9 h4 d64 packed in={f32,bf16} splits3 lse {sinks,bhsd,strided}",
+          "q9 h2 d128 in=f32 splits{2,3} {sinks,packed} "
+          "out={bf16,f16,e4m3,groups64,groups128:ue8m0:col,groups64:pad,nvfp4}",
+          "b2 q{0,1,150} h2 d128 in=bf16 splits2 {bhsd,strided,far} lse out={f32,nvfp4}",
+      },
+      test_merge);
 }
 
 }  // namespace sotto::test

@@ -63,8 +63,7 @@ OutputReader::OutputReader(const AttentionCase& c, const Placing& placing, Arena
                            double amax)
     : c_(c), placing_(placing) {
   const bool nvfp4 = c.output == OutputKind::nvfp4;
-  out_ = placing.make(arena, c.dtype_out, c.heads_q, nvfp4 ? c.dim_v / 2 : c.dim_v,
-                      {.heads_first = c.bhsd, .gaps = c.strided});
+  out_ = placing.make(arena, c.dtype_out, c.heads_q, nvfp4 ? c.dim_v / 2 : c.dim_v, c.order);
   const std::int64_t tokens = placing.packed ? placing.rows : placing.rows * placing.capacity;
   if (c.output == OutputKind::fp8 || nvfp4) {
     output_.scale = arena.copy(std::vector<float>{output_scale(c, amax)}, {1});
@@ -162,14 +161,16 @@ void OutputReader::check_nvfp4_padding() {
 }
 
 void OutputReader::check_gaps() {
-  if (!c_.strided || out_.numel() == 0) return;
+  if (c_.order.gap == 0 || out_.numel() == 0) return;
+  const std::byte untouched = Arena::untouched(c_.order);
   const std::int64_t inner = out_.size(out_.rank - 1) * dtype_size(out_.dtype);
+  std::int64_t last_row = 0;
+  for (int d = 0; d + 1 < out_.rank; ++d) last_row += (out_.size(d) - 1) * out_.stride(d);
   for (std::size_t b = 0; b < placing_.first.size(); ++b) {
     for (std::int64_t i = 0; i < rows_q(c_, b); ++i) {
       for (std::int64_t h = 0; h < c_.heads_q; ++h) {
-        const bool last =
-            b + 1 == placing_.first.size() && i + 1 == rows_q(c_, b) && h + 1 == c_.heads_q;
-        if (!last && placing_.at(out_, b, i, h)[inner] != std::byte{0xff}) {
+        const std::byte* row = placing_.at(out_, b, i, h);
+        if (row != out_.at(last_row) && row[inner] != untouched) {
           return fault("something is written between the rows of out");
         }
       }

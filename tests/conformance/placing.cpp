@@ -1,10 +1,18 @@
 #include "placing.h"
 
+#include <sys/mman.h>
+
 #include <cstring>
+#include <new>
 #include <numeric>
+
+#include "spec.h"
 
 namespace sotto::test {
 namespace {
+
+// Sixteen rows apart, offsets no longer fit into 32 bits.
+constexpr std::int64_t kFar = std::int64_t{1} << 28;
 
 Tensor tensor_of(std::byte* data, Dtype dtype, const std::vector<std::int64_t>& shape,
                  const std::vector<std::int64_t>& strides) {
@@ -41,10 +49,29 @@ std::int64_t span_of(const std::vector<std::int64_t>& shape,
 
 }  // namespace
 
+Order order_of(Spec& spec) {
+  Order order{.heads_first = spec.has("bhsd")};
+  if (spec.has("strided")) order.gap = 3;
+  if (spec.has("far")) order.gap = kFar;
+  return order;
+}
+
+std::byte Arena::untouched(Order order) {
+  return order.gap == kFar ? std::byte{0} : std::byte{0xff};
+}
+
 std::byte* Arena::allocate(std::int64_t bytes) {
   const auto size = static_cast<std::size_t>(bytes);
-  blocks_.push_back(std::make_unique_for_overwrite<std::byte[]>(size));
-  std::memset(blocks_.back().get(), 0xff, size);
+  if (bytes < kFar) {
+    blocks_.emplace_back(new std::byte[size], std::default_delete<std::byte[]>());
+    std::memset(blocks_.back().get(), 0xff, size);
+  } else {
+    void* const memory = ::mmap(nullptr, size, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    blocks_.emplace_back(static_cast<std::byte*>(memory),
+                         [size](std::byte* block) { ::munmap(block, size); });
+  }
   return blocks_.back().get();
 }
 
@@ -64,7 +91,7 @@ Tensor Placing::make(Arena& arena, Dtype dtype, std::int64_t heads, std::int64_t
     storage.pop_back();
   }
   if (order.heads_first) std::swap(storage[storage.size() - 2], storage[storage.size() - 3]);
-  const auto strides = strides_of(shape, storage, order.gaps ? 3 : 0);
+  const auto strides = strides_of(shape, storage, order.gap);
   const Tensor memory = arena.make(dtype, {span_of(shape, strides)});
   return tensor_of(static_cast<std::byte*>(memory.data), dtype, shape, strides);
 }

@@ -9,18 +9,33 @@
 
 namespace sotto::test {
 
+class Spec;
+
+// Storage order and gaps.
+struct Order {
+  bool heads_first = false;  // BHSD (packed: [heads, total, dim])
+  std::int64_t gap = 0;      // elements between rows
+};
+
+// As the words bhsd, strided and far ask for it.
+Order order_of(Spec& spec);
+
 // Owns the memory of tensors. Every allocation is exact, so that a sanitizer sees one element too
 // far, and full of 0xff: NaN in every float format, a page that does not exist in every table.
+// Those of 256 MiB or more are only reserved, and read as 0.
 class Arena {
  public:
   Tensor make(Dtype dtype, const std::vector<std::int64_t>& shape);
   template <class T>
   Tensor copy(const std::vector<T>& values, const std::vector<std::int64_t>& shape);
 
+  // What nobody has written in a tensor of several rows.
+  static std::byte untouched(Order order);
+
  private:
   std::byte* allocate(std::int64_t bytes);
 
-  std::vector<std::unique_ptr<std::byte[]>> blocks_;
+  std::vector<std::shared_ptr<std::byte>> blocks_;
 };
 
 template <class T>
@@ -29,12 +44,6 @@ Tensor Arena::copy(const std::vector<T>& values, const std::vector<std::int64_t>
   std::copy(values.begin(), values.end(), static_cast<T*>(tensor.data));
   return tensor;
 }
-
-// Storage order and gaps.
-struct Order {
-  bool heads_first = false;  // BHSD (packed: [heads, total, dim])
-  bool gaps = false;         // a few elements between rows
-};
 
 // Where token t of sequence b lies: [rows, capacity, heads, …], packed [total, heads, …] or paged
 // [pages, page_size, heads, …].

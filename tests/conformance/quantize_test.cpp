@@ -3,7 +3,7 @@
 //   b2 l33:0:7 h4/2 d128     lengths; heads, and kv heads for scale=kv_head
 //   in=bf16 to=e4m3|i8|f32…  scale=tensor|head|kv_head|token|block<n>  power_of_two  lo
 //   RoPE as in transforms.h; had; mean; dot<heads of dot_with> before_mean
-//   packed, padded (seqused), bhsd, strided; first<n>: channel_mean over the first n tokens
+//   packed, padded (seqused), bhsd, strided, far; first<n>: channel_mean over the first n tokens
 //   data=normal|outliers|special (NaN, Inf)|zeros|denormal|huge
 #include <gtest/gtest.h>
 
@@ -41,7 +41,7 @@ struct QuantizeCase {
     dot_heads = static_cast<std::int64_t>(spec.number("dot", 0));
     before_mean = spec.has("before_mean");
     padding = spec.has("padded") ? 4 : 0;
-    order = {.heads_first = spec.has("bhsd"), .gaps = spec.has("strided")};
+    order = order_of(spec);
     data = spec.text("data", "normal");
     place(spec.has("packed"));
     max_tokens = static_cast<std::int64_t>(spec.number("first", 0));
@@ -216,7 +216,7 @@ void test_quantize(const std::string& line, const std::string& backend) {
   const QuantizeCase c(line);
   Rig rig(line, c);
   QuantizeArgs args{.x = rig.x,
-                    .out = c.placing.make(rig.arena, c.to, c.heads, c.dim, {.gaps = c.order.gaps}),
+                    .out = c.placing.make(rig.arena, c.to, c.heads, c.dim, {.gap = c.order.gap}),
                     .power_of_two = c.power_of_two,
                     .rope = rig.rope,
                     .hadamard = c.with_hadamard,
@@ -379,7 +379,7 @@ void register_quantize_cases() {
           "b2 l{0,1,129} h4/2 in={f32,bf16} to={e4m3,i8} "
           "scale={tensor,head,kv_head,token,block32} {packed,}",
           "b3 l17:0:40 h2 in=f16 to={e4m3,i8} scale={token,block16,head} padded "
-          "{packed,bhsd,strided}",
+          "{packed,bhsd,strided,far,packed far}",
           "b2 l33 h2 d{48,64,80,192,256,512} to={e4m3,i8} had {rope=halves,rope=interleaved,}",
           "b2 l33:20 h2 d96 in=bf16 to={i8,bf16,f16,f32} rope={halves:32,interleaved:64} "
           "{positions,rope_full} {packed,}",

@@ -44,7 +44,7 @@ class Builder {
         request_(request),
         args_(request.args),
         arena_(request.arena),
-        order_{.heads_first = c.bhsd, .gaps = c.strided},
+        order_(c.order),
         random_(seed_of(c.line) + 1) {}
 
   void build() {

@@ -35,10 +35,13 @@ struct Result {
   std::vector<std::string> faults;  // rules of the output format that are broken
 };
 
-// Where the output kind is quantised, `amax` is what its scale is made for.
-Result run(const AttentionCase& c, const Request& request, const std::string& backend, double amax);
+// Where the output kind is quantised, `amax` is what its scale is made for. The workspace's bytes
+// are `garbage` at first; 0xff is NaN in every format.
+Result run(const AttentionCase& c, const Request& request, const std::string& backend, double amax,
+           int garbage = 0xff);
 // The same with a plain fp32 output.
-Result run_plain(const AttentionCase& c, const Request& request, const std::string& backend);
+Result run_plain(const AttentionCase& c, const Request& request, const std::string& backend,
+                 int garbage = 0xff);
 
 // What every backend would say to it.
 Explanation explain_case(const AttentionCase& c, const Request& request,

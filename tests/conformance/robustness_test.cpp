@@ -9,7 +9,9 @@
 #include <memory>
 #include <thread>
 
+#include "aligned_memory.h"
 #include "properties.h"
+#include "random_cases.h"
 
 namespace sotto::test {
 namespace {
@@ -33,6 +35,20 @@ TEST_P(Robustness, SameBitsOnEveryRunWithAnyNumberOfThreads) {
       EXPECT_EQ(first.lse, again.lse) << line;
     }
     omp_set_num_threads(threads);
+  }
+}
+
+TEST_P(Robustness, SameBitsWhateverTheWorkspaceHeld) {
+  for (const std::string& line : random_cases(9000, 200)) {
+    const AttentionCase c(line);
+    Request request;
+    make_request(c, make_data(c), request);
+    const Rows first = joined(run_plain(c, request, GetParam()));
+    for (int garbage : {0x00, 0x3f, 0x7f}) {
+      const Rows again = joined(run_plain(c, request, GetParam(), garbage));
+      ASSERT_EQ(first.o, again.o) << line;
+      ASSERT_EQ(first.lse, again.lse) << line;
+    }
   }
 }
 
@@ -200,21 +216,6 @@ TEST_P(Robustness, SecondTermOfVCountsOnItsBlocksAlone) {
     }
   }
 }
-
-// Memory that a plan may work in.
-class AlignedMemory {
- public:
-  explicit AlignedMemory(std::size_t bytes) : bytes_(bytes), memory_(bytes + 64) {}
-  Workspace span() {
-    void* start = memory_.data();
-    std::size_t space = memory_.size();
-    return {static_cast<std::byte*>(std::align(64, bytes_, start, space)), bytes_};
-  }
-
- private:
-  std::size_t bytes_;
-  std::vector<std::byte> memory_;
-};
 
 // A request of which each runner has outputs of its own.
 struct Runner {

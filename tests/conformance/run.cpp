@@ -1,3 +1,6 @@
+#include <cstring>
+
+#include "aligned_memory.h"
 #include "output_reader.h"
 #include "request.h"
 
@@ -21,24 +24,33 @@ struct Run {
 
 }  // namespace
 
-Result run(const AttentionCase& c, const Request& request, const std::string& backend,
-           double amax) {
+Result run(const AttentionCase& c, const Request& request, const std::string& backend, double amax,
+           int garbage) {
   Run run(c, request, backend, amax);
+  // Nothing may be read in a workspace before it is written.
+  const auto workspace_of = [&](const auto& plan) {
+    AlignedMemory workspace(plan.workspace_size());
+    std::memset(workspace.span().data(), garbage, workspace.span().size());
+    return workspace;
+  };
   if (c.recipe) {
-    sdpa(run.args, request.options);
+    const SdpaPlan plan(run.args, request.options);
+    plan.run(run.args, request.options, workspace_of(plan).span());
   } else {
-    attention(run.args);
+    const AttentionPlan plan(run.args);
+    plan.run(run.args, workspace_of(plan).span());
   }
   return run.reader.read();
 }
 
-Result run_plain(const AttentionCase& c, const Request& request, const std::string& backend) {
+Result run_plain(const AttentionCase& c, const Request& request, const std::string& backend,
+                 int garbage) {
   AttentionCase plain = c;
   plain.output = OutputKind::plain;
   plain.dtype_out = Dtype::f32;
   plain.group = 0;
   plain.lse = true;
-  return run(plain, request, backend, 0);
+  return run(plain, request, backend, 0, garbage);
 }
 
 Explanation explain_case(const AttentionCase& c, const Request& request,

@@ -95,6 +95,24 @@ bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
 
+// Says yes and makes nothing of it.
+class Empty : public Constant {
+ public:
+  Empty() : Constant("other", 1, 0.0f) {}
+  std::unique_ptr<const AttentionKernel> plan(const AttentionArgs&, const Problem&) const override {
+    return nullptr;
+  }
+};
+
+TEST_F(Backends, AKernelThatIsNullIsAnError) {
+  backends::add(std::make_shared<Empty>());
+  args.backend = "other";
+  constexpr const char* kText =
+      "backend 'other' accepted the request, but its plan() returned null";
+  EXPECT_EQ(error_of([&] { attention(args); }), kText);
+  EXPECT_EQ(error_of([&] { sdpa(args, {.recipe = Recipe::exact()}); }), kText);
+}
+
 TEST_F(Backends, ComeWithTheLibraryInTheOrderOfPriority) {
   EXPECT_EQ(names(), (std::vector<std::string>{"cpu", "reference"}));
   EXPECT_EQ(chosen(), "cpu");

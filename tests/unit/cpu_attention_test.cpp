@@ -11,7 +11,7 @@
 #include <limits>
 #include <random>
 
-#include "cpu/attention_kernels.h"
+#include "cpu/pack.h"
 #include "host_tensor.h"
 #include "simd_targets.h"
 #include "sotto/sotto.h"

@@ -244,10 +244,11 @@ TEST(OperationsValidation, ChannelMean) {
 
 TEST(OperationsValidation, AppendKv) {
   const auto expect = [](const char* argument, const char* words, auto&& spoil) {
-    HostTensor k(Dtype::f32, {2, 3, 2, 64}), cache(Dtype::f32, {2, 8, 2, 64});
+    HostTensor k(Dtype::f32, {2, 3, 2, 64}), cache(Dtype::f32, {2, 8, 2, 64}), v_cache = cache;
     HostTensor seqlens = HostTensor::ints({5, 0});
     Request r;
-    AppendKvArgs args{.k = k, .v = k, .k_cache = cache, .v_cache = cache, .cache_seqlens = seqlens};
+    AppendKvArgs args{
+        .k = k, .v = k, .k_cache = cache, .v_cache = v_cache, .cache_seqlens = seqlens};
     spoil(r, args);
     expect_invalid(cache, argument, words, [&] { append_kv(args); });
   };
@@ -265,6 +266,12 @@ TEST(OperationsValidation, AppendKv) {
   expect("k_cache", "is required", [](Request&, AppendKvArgs& a) { a.k_cache = {}; });
   expect("k_cache", "[rows, capacity, 2, 64]",
          [](Request&, AppendKvArgs& a) { a.k_cache.shape[3] = 32; });
+  expect("v_cache", "the memory of k_cache",
+         [](Request&, AppendKvArgs& a) { a.v_cache = a.k_cache; });
+  expect("k", "k_cache's 4 heads", [](Request&, AppendKvArgs& a) {
+    a.k_cache.shape[2] = 4;
+    a.k_cache.shape[3] = 32;
+  });
   expect("v_cache", "as k_cache's", [](Request&, AppendKvArgs& a) { a.v_cache.shape[1] = 7; });
   expect("k_cache", "a row for each of 2",
          [](Request&, AppendKvArgs& a) { a.k_cache.shape[0] = a.v_cache.shape[0] = 1; });

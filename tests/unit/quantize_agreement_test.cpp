@@ -8,6 +8,7 @@
 #include "cpu/quantize.h"
 #include "host_tensor.h"
 #include "reference/quantize.h"
+#include "sotto/error.h"
 
 namespace sotto {
 namespace {
@@ -237,6 +238,109 @@ TEST(QuantizeAgreement, RandomRequests) {
   }
   EXPECT_GT(codes, 500000);
   EXPECT_LT(different, codes / 2000) << codes;
+}
+
+// Many panels for the threads, whole and broken off, of tokens with all their heads and of single
+// heads; scales whose share one panel holds and scales whose share it does not.
+TEST(QuantizeAgreement, LongSequences) {
+  std::mt19937 random(13);
+  const std::int64_t batch = 2, len = 700;
+  for (const std::int64_t heads : {1, 6}) {
+    for (const std::int64_t dim : {128, 80}) {
+      HostTensor x = HostTensor::normal(Dtype::bf16, {batch, len, heads, dim}, random, 3.0f);
+      x.set(x.numel() / 2, kInf);
+      const HostTensor seqused = HostTensor::ints({700, 333});
+      const HostTensor cu_seqlens = HostTensor::ints({0, 129, 129, 1300, 1400});
+      const HostTensor cu_blocks = HostTensor::ints({0, 2, 2, 12, 14});
+      for (const bool head_major : {false, true}) {
+        for (const bool packed : {false, true}) {
+          for (const auto granularity :
+               {Granularity::tensor, Granularity::head, Granularity::kv_head, Granularity::block,
+                Granularity::token}) {
+            QuantizeArgs args;
+            args.x = x.view();
+            if (packed) {
+              args.x = Tensor(x.view().data, Dtype::bf16, {batch * len, heads, dim});
+              args.cu_seqlens = cu_seqlens;
+            } else {
+              args.seqused = seqused;
+            }
+            if (head_major) {
+              const int tokens = args.x.rank - 3, rest = args.x.rank - 2;
+              const auto a = static_cast<std::size_t>(tokens), b = static_cast<std::size_t>(rest);
+              args.x.strides[a] = dim;
+              args.x.strides[b] = args.x.shape[a] * dim;
+            }
+            const std::int64_t sequences = packed ? 4 : batch;
+            std::vector<std::int64_t> shape;
+            args.descale.granularity = granularity;
+            switch (granularity) {
+              case Granularity::tensor:
+                shape = {1};
+                break;
+              case Granularity::head:
+                shape = {sequences, heads};
+                break;
+              case Granularity::kv_head:
+                shape = {sequences, 1};
+                break;
+              case Granularity::block:
+                args.descale.block = 128;
+                shape = packed ? std::vector<std::int64_t>{heads, 14}
+                               : std::vector<std::int64_t>{batch, heads, 6};
+                if (packed) args.descale.cu_blocks = cu_blocks;
+                break;
+              case Granularity::token:
+                shape = packed ? std::vector<std::int64_t>{batch * len, heads}
+                               : std::vector<std::int64_t>{batch, len, heads};
+                break;
+            }
+            HostTensor results[2][2];
+            void (*quantizes[])(const QuantizeArgs&) = {cpu::quantize, reference::quantize};
+            for (int i = 0; i < 2; ++i) {
+              auto& [out, descale] = results[i];
+              out = HostTensor(Dtype::i8, {batch * len * heads * dim});
+              descale = HostTensor(Dtype::f32, shape);
+              args.out = args.x;  // the same layout
+              args.out.dtype = Dtype::i8;
+              args.out.data = out.view().data;
+              args.descale.values = descale;
+              quantizes[i](args);
+            }
+            ASSERT_EQ(results[0][0].bytes(), results[1][0].bytes())
+                << heads << " " << dim << " " << head_major << " " << packed << " "
+                << static_cast<int>(granularity);
+            ASSERT_EQ(results[0][1].bytes(), results[1][1].bytes());
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(QuantizeAgreement, MeansOfLongSequences) {
+  std::mt19937 random(14);
+  for (const std::int64_t heads : {1, 5, 40}) {
+    const HostTensor x = HostTensor::normal(Dtype::bf16, {2, 1300, heads, 64}, random, 3.0f);
+    HostTensor a(Dtype::f32, {2, heads, 64}), b(Dtype::f32, {2, heads, 64});
+    ChannelMeanArgs args;
+    args.x = x;
+    args.mean = a;
+    cpu::channel_mean(args);
+    args.mean = b;
+    reference::channel_mean(args);
+    for (std::int64_t i = 0; i < a.numel(); ++i) ASSERT_NEAR(a.get(i), b.get(i), 1e-6f) << i;
+  }
+}
+
+TEST(QuantizeAgreement, HugeHeadSizesAreLeftToReference) {
+  const HostTensor x(Dtype::f32, {1, 1, 1, 4096}, std::vector<float>(4096, 2.0f));
+  HostTensor out(Dtype::i8, {1, 1, 1, 4096}), descale(Dtype::f32, {1});
+  QuantizeArgs args{.x = x, .out = out, .descale = Scale::per_tensor(descale)};
+  quantize(args);
+  EXPECT_EQ(out.get(4095), 127.0f);
+  args.backend = "cpu";
+  EXPECT_THROW(quantize(args), Unsupported);
 }
 
 TEST(QuantizeAgreement, RandomChannelMeans) {

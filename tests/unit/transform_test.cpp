@@ -9,8 +9,11 @@
 #include <cstring>
 #include <iterator>
 #include <limits>
+#include <memory>
 
 #include "core/scaling.h"
+#include "cpu/reduce_rows.h"
+#include "cpu/round_rows.h"
 #include "host_tensor.h"
 #include "reference/quantize.h"
 #include "simd_targets.h"
@@ -25,12 +28,32 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 constexpr float kLargest = std::numeric_limits<float>::max();
 
-std::vector<float> transformed(const HostTensor& x, const cpu::RopeRow& rope, bool hadamard,
-                               float descale = 1.0f) {
-  std::vector<float> row(static_cast<std::size_t>(x.numel()));
+struct Ranges {
+  std::vector<float> amax;
+  std::unique_ptr<bool[]> finite;
+
+  explicit Ranges(std::int64_t rows)
+      : amax(static_cast<std::size_t>(rows)), finite(new bool[static_cast<std::size_t>(rows)]) {}
+  operator cpu::RowRanges() { return {amax.data(), finite.get()}; }
+};
+
+// x as rows of `dim`, one behind the other.
+cpu::RowGrid grid_of(const HostTensor& x, std::int64_t dim) {
   const Tensor& view = x;
-  cpu::transform_row({view.dtype, view.at(0), descale, rope, hadamard}, x.numel(), row.data());
-  return row;
+  const std::int64_t bytes = dim * dtype_size(view.dtype);
+  return {view.dtype, view.at(0), bytes, bytes};
+}
+
+std::vector<float> transformed(const HostTensor& x, std::int64_t dim,
+                               const cpu::RowTransform& transform) {
+  std::vector<float> rows(static_cast<std::size_t>(x.numel()));
+  const cpu::RowCounts counts{x.numel() / dim, 1, dim};
+  cpu::transform_rows(grid_of(x, dim), counts, transform, rows.data(), Ranges(counts.tokens));
+  return rows;
+}
+
+std::vector<float> transformed(const HostTensor& x, const cpu::RopeRows& rope) {
+  return transformed(x, x.numel(), {.rope = rope});
 }
 
 // Every code of a format, widened in vectors, gives what the scalar conversion gives.
@@ -43,7 +66,7 @@ void expect_all_codes_widen(Dtype dtype) {
     const auto code = static_cast<Code>(i);
     std::memcpy(view.at(i), &code, sizeof(code));
   }
-  const std::vector<float> row = transformed(x, {}, false);
+  const std::vector<float> row = transformed(x, std::min<std::int64_t>(64, kCodes), {});
   for (std::int64_t i = 0; i < kCodes; ++i) {
     const float expected = static_cast<float>(std::bit_cast<T>(static_cast<Code>(i)));
     const float seen = row[static_cast<std::size_t>(i)];
@@ -66,7 +89,8 @@ TEST(TransformRow, WidensEveryCode) {
 
 TEST(TransformRow, AppliesTheScaleOfQuantisedData) {
   const HostTensor x(Dtype::e4m3, {3}, {1.0f, -448.0f, 0.5f});
-  EXPECT_EQ(transformed(x, {}, false, 0.25f), (std::vector<float>{0.25f, -112.0f, 0.125f}));
+  const float descale = 0.25f;
+  EXPECT_EQ(transformed(x, 3, {.descale = &descale}), (std::vector<float>{0.25f, -112.0f, 0.125f}));
 }
 
 // Floats around every rounding boundary of the small formats, and some of everything else.
@@ -86,50 +110,181 @@ std::vector<float> rounding_probes() {
 }
 
 template <class T>
-void expect_rounds_like_scalar(Dtype dtype, const std::vector<float>& probes, T (*round)(float)) {
-  HostTensor out(dtype, {static_cast<std::int64_t>(probes.size())});
+void expect_rounds_like_scalar(Dtype dtype, const std::vector<float>& probes, std::int64_t dim,
+                               T (*round)(float)) {
+  const auto n = static_cast<std::int64_t>(probes.size()) / dim * dim;
+  const HostTensor x(Dtype::f32, {n}, std::vector<float>(probes.begin(), probes.begin() + n));
+  HostTensor out(dtype, {n});
+  const cpu::RowCounts counts{n / dim, 1, dim};
+  Ranges ranges(counts.tokens);
+  cpu::measure_rows(grid_of(x, dim), counts, ranges);
+  cpu::round_rows(grid_of(x, dim), counts, ranges, nullptr, grid_of(out, dim));
   const Tensor& view = out;
-  cpu::store_row(probes.data(), out.numel(), {dtype, view.at(0)});
   const T* seen = reinterpret_cast<const T*>(view.at(0));
-  for (std::size_t i = 0; i < probes.size(); ++i) {
-    const T expected = round(probes[i]);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const float probe = probes[static_cast<std::size_t>(i)];
+    const T expected = round(probe);
     ASSERT_EQ(std::memcmp(&seen[i], &expected, sizeof(T)), 0)
-        << dtype_name(dtype) << " of " << probes[i] << " is " << static_cast<float>(seen[i])
+        << dtype_name(dtype) << " of " << probe << " is " << static_cast<float>(seen[i])
         << ", expected " << static_cast<float>(expected);
   }
   EXPECT_TRUE(out.end_is_untouched());
 }
 
-TEST(StoreRow, RoundsLikeTheScalarFormats) {
-  const std::vector<float> probes = rounding_probes();
+TEST(RoundRows, RoundsLikeTheScalarFormats) {
+  std::vector<float> probes = rounding_probes();
+  // In order, so that most rows hold numbers that a format can represent and the others do not.
+  std::sort(probes.begin(), probes.end(), [](float a, float b) {
+    return (std::bit_cast<std::uint32_t>(a) & 0x7fffffffu) <
+           (std::bit_cast<std::uint32_t>(b) & 0x7fffffffu);
+  });
   std::vector<float> numbers;  // which NaN a NaN of 32 bits becomes is open
   std::copy_if(probes.begin(), probes.end(), std::back_inserter(numbers),
                [](float x) { return !std::isnan(x); });
   for_each_target([&] {
-    expect_rounds_like_scalar<float>(Dtype::f32, numbers, [](float x) { return x; });
-    expect_rounds_like_scalar<bf16>(Dtype::bf16, probes, [](float x) { return bf16(x); });
-    expect_rounds_like_scalar<f16>(Dtype::f16, probes, [](float x) { return f16(x); });
-    expect_rounds_like_scalar<e4m3>(Dtype::e4m3, probes, [](float x) { return e4m3(x); });
-    expect_rounds_like_scalar<std::int8_t>(Dtype::i8, probes, core::int8_from);
+    for (const std::int64_t dim : {128, 19}) {
+      expect_rounds_like_scalar<float>(Dtype::f32, numbers, dim, [](float x) { return x; });
+      expect_rounds_like_scalar<bf16>(Dtype::bf16, probes, dim, [](float x) { return bf16(x); });
+      expect_rounds_like_scalar<f16>(Dtype::f16, probes, dim, [](float x) { return f16(x); });
+      expect_rounds_like_scalar<e4m3>(Dtype::e4m3, probes, dim, [](float x) { return e4m3(x); });
+      expect_rounds_like_scalar<std::int8_t>(Dtype::i8, probes, dim, core::int8_from);
+    }
   });
 }
 
-TEST(StoreRow, KeepsTheRoundingErrorInLo) {
+// Numbers in one row with others that saturate, are Inf or NaN.
+TEST(RoundRows, RoundsMixedRowsLikeTheScalarFormats) {
+  const std::vector<float> probes = rounding_probes();
+  const auto n = static_cast<std::int64_t>(probes.size());
   for_each_target([&] {
-    std::vector<float> row = {1.0f, 1.06f, 500.0f, -kInf, kNaN, 0.001f};
-    std::vector<e4m3> hi(row.size()), lo(row.size());
-    cpu::store_row(row.data(), 6,
-                   {Dtype::e4m3, reinterpret_cast<std::byte*>(hi.data()), lo.data()});
-    EXPECT_EQ(static_cast<float>(lo[0]), 0.0f);
-    EXPECT_EQ(static_cast<float>(hi[1]), 1.0f);
-    EXPECT_NEAR(static_cast<float>(lo[1]), 0.06f, 0.06f / 16);
-    EXPECT_EQ(static_cast<float>(hi[2]), 448.0f);  // saturated: nothing left over
-    EXPECT_EQ(static_cast<float>(lo[2]), 0.0f);
-    EXPECT_EQ(static_cast<float>(hi[3]), -448.0f);
-    EXPECT_EQ(static_cast<float>(lo[3]), 0.0f);
-    EXPECT_TRUE(std::isnan(static_cast<float>(hi[4])));
-    EXPECT_NEAR(static_cast<float>(hi[5]) + static_cast<float>(lo[5]), 0.001f, 0.001f);
+    expect_rounds_like_scalar<bf16>(Dtype::bf16, probes, n, [](float x) { return bf16(x); });
+    expect_rounds_like_scalar<f16>(Dtype::f16, probes, n, [](float x) { return f16(x); });
+    expect_rounds_like_scalar<e4m3>(Dtype::e4m3, probes, n, [](float x) { return e4m3(x); });
+    expect_rounds_like_scalar<std::int8_t>(Dtype::i8, probes, n, core::int8_from);
   });
+}
+
+// Quotients at, just above and just below the middle between two codes, for divisors of all sizes.
+TEST(RoundRows, DividesExactly) {
+  std::mt19937 random(11);
+  std::vector<float> x, descale;
+  const std::int64_t dim = 96;
+  for (int row = 0; row < 4000; ++row) {
+    const float divisor = std::ldexp(1.0f + static_cast<float>(random() % (1u << 23)) * 0x1p-23f,
+                                     static_cast<int>(random() % 120) - 60);
+    descale.push_back(divisor);
+    for (std::int64_t i = 0; i < dim; ++i) {
+      const int middle = static_cast<int>(random() % 127);
+      const double quotient = (middle + 0.5) * (1.0 + 0x1p-24 * (random() % 5 - 2.0));
+      x.push_back(static_cast<float>(quotient * divisor));
+    }
+  }
+  const auto rows = static_cast<std::int64_t>(descale.size());
+  const HostTensor in(Dtype::f32, {rows, dim}, x);
+  const cpu::RowCounts counts{rows, 1, dim};
+  Ranges ranges(rows);
+  cpu::measure_rows(grid_of(in, dim), counts, ranges);
+  for_each_target([&] {
+    HostTensor codes(Dtype::i8, {rows, dim}), hi(Dtype::e4m3, {rows, dim}),
+        lo(Dtype::e4m3, {rows, dim});
+    cpu::round_rows(grid_of(in, dim), counts, ranges, descale.data(), grid_of(codes, dim));
+    cpu::round_rows(grid_of(in, dim), counts, ranges, descale.data(), grid_of(hi, dim),
+                    grid_of(lo, dim));
+    for (std::int64_t i = 0; i < in.numel(); ++i) {
+      const float quotient =
+          x[static_cast<std::size_t>(i)] / descale[static_cast<std::size_t>(i / dim)];
+      ASSERT_EQ(codes.get(i), static_cast<float>(core::int8_from(quotient))) << quotient;
+      const auto expected = static_cast<float>(e4m3(quotient));
+      ASSERT_EQ(hi.get(i), expected) << quotient;
+      ASSERT_EQ(lo.get(i), static_cast<float>(e4m3(quotient - expected))) << quotient;
+    }
+  });
+}
+
+TEST(RoundRows, KeepsTheRoundingErrorInLo) {
+  for_each_target([&] {
+    const HostTensor row(Dtype::f32, {6}, {1.0f, 1.06f, 500.0f, -kInf, kNaN, 0.001f});
+    HostTensor hi(Dtype::e4m3, {6}), lo(Dtype::e4m3, {6});
+    Ranges ranges(1);
+    cpu::measure_rows(grid_of(row, 6), {1, 1, 6}, ranges);
+    EXPECT_EQ(ranges.amax[0], 500.0f);
+    EXPECT_FALSE(ranges.finite[0]);
+    cpu::round_rows(grid_of(row, 6), {1, 1, 6}, ranges, nullptr, grid_of(hi, 6), grid_of(lo, 6));
+    EXPECT_EQ(lo.get(0), 0.0f);
+    EXPECT_EQ(hi.get(1), 1.0f);
+    EXPECT_NEAR(lo.get(1), 0.06f, 0.06f / 16);
+    EXPECT_EQ(hi.get(2), 448.0f);  // saturated: nothing left over
+    EXPECT_EQ(lo.get(2), 0.0f);
+    EXPECT_EQ(hi.get(3), -448.0f);
+    EXPECT_EQ(lo.get(3), 0.0f);
+    EXPECT_TRUE(std::isnan(hi.get(4)));
+    EXPECT_NEAR(hi.get(5) + lo.get(5), 0.001f, 0.001f);
+  });
+}
+
+TEST(MeasureRows, FindsTheLargestFiniteMagnitude) {
+  for_each_target([&] {
+    for (const Dtype dtype : {Dtype::f32, Dtype::f16, Dtype::bf16}) {
+      for (const std::int64_t dim : {1, 7, 16, 80, 128}) {
+        HostTensor x(dtype, {3, dim}, std::vector<float>(static_cast<std::size_t>(3 * dim), -2.0f));
+        x.set(dim - 1, -5.0f);
+        x.set(2 * dim - 1, kNaN);
+        x.set(3 * dim - 1, -kInf);
+        Ranges ranges(3);
+        cpu::measure_rows(grid_of(x, dim), {3, 1, dim}, ranges);
+        EXPECT_EQ(ranges.amax[0], 5.0f);
+        EXPECT_EQ(ranges.amax[1], dim == 1 ? 0.0f : 2.0f);
+        EXPECT_EQ(ranges.amax[2], dim == 1 ? 0.0f : 2.0f);
+        EXPECT_TRUE(ranges.finite[0]);
+        EXPECT_FALSE(ranges.finite[1]);
+        EXPECT_FALSE(ranges.finite[2]);
+      }
+    }
+  });
+}
+
+// Rows that fit the registers and those that do not, each step and all together, give the bits of
+// the steps one by one; with them the ranges.
+TEST(TransformRows, OneByOneAsTogether) {
+  std::mt19937 random(12);
+  for (const std::int64_t dim : {16, 32, 64, 96, 128, 192, 256}) {
+    const std::int64_t tokens = 5, heads = 3;
+    const HostTensor x = HostTensor::normal(Dtype::bf16, {tokens, heads, dim}, random);
+    const HostTensor cos = HostTensor::normal(Dtype::f32, {tokens, dim}, random);
+    const HostTensor sin = HostTensor::normal(Dtype::f32, {tokens, dim}, random);
+    const HostTensor mean = HostTensor::normal(Dtype::f32, {heads, dim}, random);
+    const auto floats = [](const HostTensor& t) {
+      const Tensor& view = t;
+      return reinterpret_cast<const float*>(view.at(0));
+    };
+    const cpu::RowCounts counts{tokens, heads, dim};
+    cpu::RowGrid grid = grid_of(x, dim);
+    grid.token_stride *= heads;
+    for_each_target([&] {
+      for (const bool interleaved : {false, true}) {
+        cpu::RopeRows rope{floats(cos), floats(sin), dim, dim, 1, 1, dim / 2, interleaved, true};
+        std::vector<float> together(static_cast<std::size_t>(x.numel())), steps = together;
+        Ranges ranges(counts.rows()), unused(counts.rows());
+        const cpu::HeadRows means{floats(mean), dim, 1};
+        cpu::transform_rows(grid, counts, {rope, true, means}, together.data(), ranges);
+        cpu::transform_rows(grid, counts, {.rope = rope}, steps.data(), unused);
+        for (std::int64_t r = 0; r < counts.rows(); ++r) {
+          cpu::hadamard_row(steps.data() + r * dim, dim);
+        }
+        cpu::center_rows(steps.data(), counts, means, unused);
+        EXPECT_EQ(together, steps) << dim;
+        for (std::int64_t r = 0; r < counts.rows(); ++r) {
+          float amax = 0.0f;
+          for (std::int64_t i = r * dim; i < (r + 1) * dim; ++i) {
+            amax = std::max(amax, std::fabs(together[static_cast<std::size_t>(i)]));
+          }
+          EXPECT_EQ(ranges.amax[static_cast<std::size_t>(r)], amax);
+          EXPECT_TRUE(ranges.finite[static_cast<std::size_t>(r)]);
+          EXPECT_EQ(unused.amax[static_cast<std::size_t>(r)], amax);
+        }
+      }
+    });
+  }
 }
 
 class HadamardRow : public testing::TestWithParam<std::int64_t> {};
@@ -214,6 +369,15 @@ TEST(HadamardRowRange, TinyNumbersKeepTheirBits) {
   for (float y : x) EXPECT_EQ(y, 0x1p-142f);
 }
 
+cpu::RopeRows rope_rows(const std::vector<float>& cos, const std::vector<float>& sin,
+                        std::int64_t pairs, bool interleaved = false, bool per_channel = false) {
+  return {.cos = cos.data(),
+          .sin = sin.data(),
+          .pairs = pairs,
+          .interleaved = interleaved,
+          .per_channel = per_channel};
+}
+
 struct RopeCase {
   std::int64_t dim, pairs;
   bool interleaved, per_channel;
@@ -230,7 +394,7 @@ TEST_P(RopeRow, TurnsPairsAsDefined) {
     const std::vector<float> cos = HostTensor::normal(Dtype::f32, {width}, random).values();
     const std::vector<float> sin = HostTensor::normal(Dtype::f32, {width}, random).values();
     const std::vector<float> y =
-        transformed(x, {cos.data(), sin.data(), c.pairs, c.interleaved, c.per_channel}, false);
+        transformed(x, rope_rows(cos, sin, c.pairs, c.interleaved, c.per_channel));
     for (std::int64_t pair = 0; pair < c.pairs; ++pair) {
       const auto i0 = static_cast<std::size_t>(c.interleaved ? 2 * pair : pair);
       const auto i1 = c.interleaved ? i0 + 1 : i0 + static_cast<std::size_t>(c.pairs);
@@ -259,11 +423,11 @@ TEST(RopeRow, HugeNumbersStayFinite) {
   for_each_target([&] {
     const HostTensor x(Dtype::f32, {4}, {3.4e38f, -3.4e38f, 3.4e38f, 3.4e38f});
     const std::vector<float> cos(2, 0.70710678f), sin(2, 0.70710678f);
-    const std::vector<float> y = transformed(x, {cos.data(), sin.data(), 2}, false);
+    const std::vector<float> y = transformed(x, rope_rows(cos, sin, 2));
     EXPECT_LT(std::fabs(y[0]), 1e32f);
     EXPECT_EQ(y[1], -kLargest);
     EXPECT_EQ(y[2], kLargest);
-    for (float value : transformed(x, {cos.data(), sin.data(), 2}, true)) {
+    for (float value : transformed(x, 4, {rope_rows(cos, sin, 2), true})) {
       EXPECT_TRUE(std::isfinite(value));
     }
   });
@@ -274,17 +438,22 @@ TEST(RopeRow, NanStaysInItsPair) {
     HostTensor x(Dtype::f32, {16}, std::vector<float>(16, 1.0f));
     x.set(3, kNaN);
     const std::vector<float> cos(8, 0.6f), sin(8, 0.8f);
-    const std::vector<float> y = transformed(x, {cos.data(), sin.data(), 8}, false);
+    const std::vector<float> y = transformed(x, rope_rows(cos, sin, 8));
     for (std::size_t i = 0; i < 16; ++i) EXPECT_EQ(std::isnan(y[i]), i == 3 || i == 11) << i;
   });
 }
 
-TEST(CenterRow, SubtractsAndFindsTheLargestFiniteMagnitude) {
+TEST(CenterRows, SubtractsAndFindsTheLargestFiniteMagnitude) {
+  const auto center = [](std::vector<float>& row, const float* mean, std::int64_t dim) {
+    Ranges ranges(1);
+    cpu::center_rows(row.data(), {1, 1, dim}, {mean, 0, 1}, ranges);
+    return ranges.amax[0];
+  };
   for_each_target([&] {
     std::vector<float> row = {1.0f, -7.0f, kNaN, kInf, 3e38f, 2.0f};
     const std::vector<float> mean = {1.0f, 1.0f, 0.0f, 0.0f, -3e38f, 0.5f};
-    EXPECT_EQ(cpu::center_row(row.data(), nullptr, 4), 7.0f);
-    EXPECT_EQ(cpu::center_row(row.data(), mean.data(), 6), kLargest);
+    EXPECT_EQ(center(row, nullptr, 4), 7.0f);
+    EXPECT_EQ(center(row, mean.data(), 6), kLargest);
     EXPECT_EQ(row[0], 0.0f);
     EXPECT_EQ(row[1], -8.0f);
     EXPECT_TRUE(std::isnan(row[2]));
@@ -305,17 +474,27 @@ TEST(DotRow, DoesNotTurnOverflowIntoNan) {
   });
 }
 
-TEST(AccumulateRow, SkipsWhatIsNotFinite) {
+TEST(AccumulateRows, SkipsWhatIsNotFinite) {
   for_each_target([&] {
-    std::vector<float> row(19, 2.0f);
-    row[0] = kNaN;
-    row[17] = -kInf;
-    std::vector<double> sum(19), count(19);
-    for (int i = 0; i < 3; ++i) cpu::accumulate_row(row.data(), 19, sum.data(), count.data());
-    for (std::size_t i = 0; i < 19; ++i) {
-      const bool finite = i != 0 && i != 17;
-      EXPECT_EQ(sum[i], finite ? 6.0 : 0.0) << i;
-      EXPECT_EQ(count[i], finite ? 3.0 : 0.0) << i;
+    HostTensor rows(Dtype::f32, {3, 2, 19}, std::vector<float>(3 * 2 * 19, 2.0f));
+    cpu::RowGrid grid = grid_of(rows, 19);
+    grid.token_stride *= 2;
+    Ranges ranges(6);
+    for (const bool finite : {true, false}) {
+      if (!finite) {
+        for (std::int64_t token = 0; token < 3; ++token) {
+          rows.set(token * 2 * 19, kNaN);
+          rows.set(token * 2 * 19 + 17, -kInf);
+        }
+      }
+      cpu::measure_rows(grid, {3, 2, 19}, ranges);
+      std::vector<double> sum(2 * 19, 1.0), count(2 * 19);
+      cpu::accumulate_rows(grid, {3, 2, 19}, ranges, sum.data(), count.data());
+      for (std::size_t i = 0; i < 2 * 19; ++i) {
+        const bool counts = finite || (i != 0 && i != 17);
+        EXPECT_EQ(sum[i], counts ? 7.0 : 1.0) << i;
+        EXPECT_EQ(count[i], counts ? 3.0 : 0.0) << i;
+      }
     }
   });
 }

@@ -112,7 +112,7 @@ const Spoiled kSpoiled[] = {
        r.quantize_all(Dtype::e4m3);
        r.args.descale.q = Scale::per_kv_head(r.table({2, 3}));
      }},
-    {"out", "memory of an input", [](Request& r) { r.args.out.data = r.args.q.data; }},
+    {"out", "memory of q", [](Request& r) { r.args.out.data = r.args.q.data; }},
     {"descale.k", "Scale::per_block) = [2, 7, 2]",
      [](Request& r) {
        r.quantize_all(Dtype::e4m3);

@@ -1,7 +1,6 @@
 // The page that `sotto eval --report` writes: HTML with SVG inside, no script, nothing from
 // outside.
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstddef>
 #include <limits>
@@ -11,16 +10,13 @@
 
 #include <fmt/format.h>
 
-#include "eval_output.h"
+#include "eval/output.h"
+#include "svg.h"
 
 namespace sotto::cli {
 namespace {
 
 using models::ModeResult;
-
-// Distinguishable for colour-blind readers (Okabe and Ito); reused from the start after eight.
-constexpr std::array<const char*, 8> kColors = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
-                                                "#e69f00", "#56b4e9", "#7f7f7f", "#000000"};
 
 constexpr const char* kHead = R"(<!DOCTYPE html>
 <html lang="en">
@@ -43,79 +39,6 @@ svg { width: 100%; height: auto; } svg text { font: 13px system-ui, sans-serif; 
 </head>
 <body>
 )";
-
-std::string escape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (c == '"')
-      out += "&quot;";
-    else
-      out += c;
-  }
-  return out;
-}
-
-const char* color(std::size_t mode) { return kColors[mode % kColors.size()]; }
-
-std::string label(double x, double y, const char* anchor, std::string_view text) {
-  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>\n", x, y, anchor,
-                     escape(text));
-}
-
-std::string line(double x0, double y0, double x1, double y1, const char* stroke) {
-  return fmt::format(
-      "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\"/>\n", x0, y0, x1,
-      y1, stroke);
-}
-
-std::string svg(double width, double height, std::string_view name, std::string_view body) {
-  return fmt::format("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\n{}</svg>\n",
-                     width, height, escape(name), body);
-}
-
-struct Bar {
-  std::string name, value_text;
-  double value;
-  const char* color;
-};
-
-// Horizontal bars on a logarithmic axis, from the decade below the smallest value.
-std::string log_bars(const std::vector<Bar>& bars, std::string_view axis) {
-  constexpr double kWidth = 860, kLeft = 250, kRight = 90, kTop = 10, kStep = 30;
-  double low = std::numeric_limits<double>::infinity(), high = 0;
-  for (const Bar& bar : bars) {
-    low = std::min(low, bar.value);
-    high = std::max(high, bar.value);
-  }
-  const double first = std::ceil(std::log10(low)) - 1;
-  const double last = std::max(first + 1, std::ceil(std::log10(high)));
-  const double bottom = kTop + kStep * static_cast<double>(bars.size());
-  const auto x = [&](double exponent) {
-    return kLeft + (kWidth - kLeft - kRight) * (exponent - first) / (last - first);
-  };
-  std::string body;
-  for (double exponent = first; exponent <= last; ++exponent) {
-    body += line(x(exponent), kTop, x(exponent), bottom, "#ddd");
-    body += label(x(exponent), bottom + 18, "middle", fmt::format("{:g}", std::pow(10, exponent)));
-  }
-  for (std::size_t i = 0; i < bars.size(); ++i) {
-    const double y = kTop + kStep * static_cast<double>(i);
-    const double end = x(std::log10(bars[i].value));
-    body += fmt::format(
-        "<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" fill=\"{}\"/>\n", kLeft,
-        y + 5, end - kLeft, kStep - 10, bars[i].color);
-    body += label(kLeft - 8, y + kStep / 2 + 4, "end", bars[i].name);
-    body += label(end + 6, y + kStep / 2 + 4, "start", bars[i].value_text);
-  }
-  body += label((kLeft + kWidth - kRight) / 2, bottom + 40, "middle", axis);
-  return svg(kWidth, bottom + 50, axis, body);
-}
 
 // One line per mode over the layers.
 std::string layer_lines(const std::vector<ModeResult>& modes) {
@@ -178,7 +101,7 @@ std::string layer_lines(const std::vector<ModeResult>& modes) {
     body += label(kWidth - kRight + 42, legend, "start", modes[m].mode);
     legend += 22;
   }
-  return svg(kWidth, std::max(kBottom + 55, legend), "SQNR by layer", body);
+  return inline_svg({kWidth, std::max(kBottom + 55, legend), "SQNR by layer", body});
 }
 
 std::string table(const std::vector<ModeResult>& modes) {
@@ -229,10 +152,12 @@ std::string to_html(const EvalSummary& summary) {
   if (kl.empty())
     page += "<p>No mode's output differs from exact.</p>\n";
   else
-    page += log_bars(kl, "KL divergence from exact, nats per token (less is better)");
+    page += inline_svg(
+        bar_chart(kl, log_axis(kl), "KL divergence from exact, nats per token (less is better)"));
   if (!disagreement.empty())
     page +=
-        log_bars(disagreement, "Top-1 token differs from exact, % of positions (less is better)");
+        inline_svg(bar_chart(disagreement, log_axis(disagreement),
+                             "Top-1 token differs from exact, % of positions (less is better)"));
   page += "<h2>Attention by layer</h2>\n" + layer_lines(modes);
   return page + "</body>\n</html>\n";
 }

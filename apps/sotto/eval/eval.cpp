@@ -1,11 +1,7 @@
 // `sotto eval`: a language model reads a text with each attention recipe in turn.
-#include <omp.h>
-
 #include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <filesystem>
-#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,13 +9,15 @@
 #include <fmt/format.h>
 
 #include "command.h"
-#include "eval_output.h"
+#include "eval/output.h"
 #include "models/evaluate.h"
 #include "models/input_files.h"
 #include "models/model_file.h"
+#include "option_values.h"
 #include "output_file.h"
 #include "progress.h"
-#include "sotto/backend.h"
+#include "sotto/error.h"
+#include "sotto/recipe.h"
 
 namespace sotto::cli {
 namespace {
@@ -48,68 +46,14 @@ struct Options {
   bool json = false;
 };
 
-// CLI11's own numbers would take "1e3" for 1 and saturate in silence.
-std::int64_t parse_count(const std::string& option, const std::string& text, std::int64_t least,
-                         std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
-  std::int64_t count = 0;
-  const char* end = text.data() + text.size();
-  const auto [stopped, error] = std::from_chars(text.data(), end, count);
-  if (error != std::errc() || stopped != end || count < least)
-    throw UsageError(
-        fmt::format("{}: expected a number of at least {}, got '{}'", option, least, text));
-  if (count > most)
-    throw UsageError(fmt::format("{}: expected at most {}, got {}", option, most, count));
-  return count;
-}
-
-// An option whose value is a number from `least` to `most`.
-CLI::Option* add_count(CLI::App& app, const std::string& option, std::int64_t& count,
-                       const std::string& description, std::int64_t least,
-                       std::int64_t most = std::numeric_limits<std::int64_t>::max()) {
-  return app
-      .add_option_function<std::string>(
-          option,
-          [option, &count, least, most](const std::string& text) {
-            count = parse_count(option, text, least, most);
-          },
-          description)
-      ->type_name("N");
-}
-
-// The parts between commas; empty ones, too, for check() to complain of.
-std::vector<std::string> split(const std::string& list) {
-  std::vector<std::string> parts;
-  std::size_t begin = 0;
-  for (std::size_t comma; (comma = list.find(',', begin)) != std::string::npos; begin = comma + 1)
-    parts.push_back(list.substr(begin, comma - begin));
-  parts.push_back(list.substr(begin));
-  return parts;
-}
-
 void check(const Options& options) {
   if (options.model.empty())
     throw UsageError("--model: expected a .gguf or .safetensors file, or a model's folder");
   if (options.text.empty() == options.tokens.empty())
     throw UsageError("expected a text: either --text FILE or --tokens FILE");
-  for (const std::string& mode : options.eval.modes) {
-    try {
-      Recipe::parse(mode);
-    } catch (const Error& error) {
-      throw UsageError(fmt::format("--modes: {}", error.what()));
-    }
-  }
-  if (!options.eval.backend.empty()) {
-    std::vector<std::string_view> names;
-    const auto known = backends::list();
-    for (const auto& backend : known) names.push_back(backend->name());
-    if (std::find(names.begin(), names.end(), options.eval.backend) == names.end())
-      throw UsageError(fmt::format("--backend: unknown '{}'; known: {}", options.eval.backend,
-                                   fmt::join(names, ", ")));
-  }
+  for (const std::string& mode : options.eval.modes) parse_recipe("--modes", mode);
   if (!options.report.empty()) {
-    if (std::filesystem::path(options.report).extension() != ".html")
-      throw UsageError(
-          fmt::format("--report: expected a file name ending in .html, got '{}'", options.report));
+    check_ending("--report", options.report, {".html"});
     check_writable(options.report);
   }
 }
@@ -122,7 +66,7 @@ std::string file_name(const std::string& path) {
 
 void run(Options options) {
   check(options);
-  if (options.threads > 0) omp_set_num_threads(static_cast<int>(options.threads));
+  use_threads(options.threads);
 
   const bool from_text = !options.text.empty();
   const std::string& source = from_text ? options.text : options.tokens;
@@ -201,10 +145,8 @@ Command add_eval(CLI::App& app) {
             "Keep the attention of the first N layers exact", 0);
   add_count(*eval, "--skip-last", options->eval.skip_last,
             "Keep the attention of the last N layers exact", 0);
-  eval->add_option("--backend", options->eval.backend,
-                   "Run attention on this backend (see 'sotto info'); default: chosen by rules")
-      ->type_name("NAME");
-  add_count(*eval, "--threads", options->threads, "CPU threads; default: all", 1, 1024);
+  add_backend(*eval, options->eval.backend);
+  add_threads(*eval, options->threads);
   eval->add_flag("--json", options->json, "Print JSON instead of a table");
   eval->add_option("--report", options->report, "Write a page with pictures as well (.html)")
       ->type_name("FILE");

@@ -1,25 +1,19 @@
-#include "eval_output.h"
+#include "eval/output.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <vector>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "text_table.h"
+
 namespace sotto::cli {
 namespace {
 
 using models::ModeResult;
 using Json = nlohmann::ordered_json;
-
-// Counts characters, not bytes, for the width of a cell.
-std::string pad_left(const std::string& text, std::size_t width) {
-  const auto characters = static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
-  return std::string(width - std::min(width, characters), ' ') + text;
-}
 
 std::string number(double value, int decimals) {
   return std::isnan(value) ? "-" : fmt::format("{:.{}f}", value, decimals);
@@ -59,7 +53,7 @@ Cells cells(const ModeResult& mode) {
 
 std::string to_table(const EvalSummary& summary) {
   const auto& results = summary.result.results;
-  std::vector<std::array<std::string, 9>> rows = {
+  std::vector<std::vector<std::string>> rows = {
       {"", "perplexity", "change %", "KL", "top-1 %", "SQNR dB", "SQNR dB", "attention", "all"},
       {"mode", "", "against exact", "nats", "as exact", "worst", "mean", "s", "s"}};
   for (const ModeResult& mode : results) {
@@ -67,20 +61,12 @@ std::string to_table(const EvalSummary& summary) {
     rows.push_back({c.mode, c.perplexity, c.change, c.kl, c.top1, c.sqnr_worst, c.sqnr_mean,
                     c.attention_seconds, c.seconds});
   }
-  std::size_t first = 0;
-  for (const auto& row : rows) first = std::max(first, row[0].size());
-  constexpr std::array<std::size_t, 9> kWidths = {0, 12, 17, 10, 9, 9, 9, 11, 9};
-
   std::string text =
       fmt::format("model    {} ({})\ntext     {}, {} tokens: {} window{} of {}\nbackend  {}\n\n",
                   summary.model, summary.model_name, summary.text, summary.text_tokens,
                   summary.result.windows, summary.result.windows == 1 ? "" : "s",
                   summary.result.evaluated_tokens / summary.result.windows, results[0].backend);
-  for (const auto& row : rows) {
-    text += row[0] + std::string(first - row[0].size(), ' ');
-    for (std::size_t i = 1; i < row.size(); ++i) text += pad_left(row[i], kWidths[i]);
-    text += '\n';
-  }
+  text += format_table(rows, 1);
   text +=
       "\nchange: of the perplexity, ± its standard error from paired predictions; KL(exact || "
       "mode)\n"
