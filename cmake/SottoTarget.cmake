@@ -7,5 +7,6 @@ function(sotto_target name)
       $<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${SOTTO_SANITIZE} -fno-omit-frame-pointer
                                 -fno-sanitize-recover=all>)
     target_link_options(${name} PUBLIC -fsanitize=${SOTTO_SANITIZE})
+    target_compile_definitions(${name} PRIVATE SOTTO_SANITIZED)  # fewer SIMD targets: src/cpu/targets.h
   endif()
 endfunction()

@@ -179,8 +179,8 @@ struct OutputQuant {
 /// Dtypes: q and k both f32, f16 or bf16, both e4m3, both INT8, or, for a quantised cache, q of 16
 /// or 32 bits beside k of e4m3 or INT8. v is e4m3 or of 16 or 32 bits (q's dtype, where q is not
 /// 8-bit). Where v is e4m3, P is rounded to e4m3, too, but not over a quantised cache, and the sum
-/// under O and LSE is that of the rounded P; backend `reference` alone never rounds P. Any strides
-/// with a contiguous last dimension. Head sizes: 16…256 in steps of 16, and 512.
+/// under O is that of the rounded P (LSE's is not); backend `reference` alone never rounds P. Any
+/// strides with a contiguous last dimension. Head sizes: 16…256 in steps of 16, and 512.
 struct AttentionArgs {
   /// [batch, len_q, heads_q, dim_qk], or packed [total_q, heads_q, dim_qk].
   Tensor q = {};
