@@ -26,9 +26,10 @@ TEST_P(Robustness, SameBitsOnEveryRunWithAnyNumberOfThreads) {
   for (const char* line :
        {"b3 h4/2 q70 k300 lse in=f32 causal", "b3 h4/2 q1 k900 lse in=bf16 splits4",
         "b3 h4/1 q2 k700 lse in=e4m3", "b2 h4/2 q70 k200 lse in=bf16 sdpa=int8qk causal",
-        "b2 h4/2 q70 k200 lse in=bf16 sdpa=high+v_mean+smooth_q"}) {
+        "b2 h4/2 q70 k200 lse in=bf16 sdpa=high+v_mean+smooth_q",
+        "h1 q1024 k1024 in=bf16/e4m3/e4m3 sv=block64 causal"}) {
     const Rows first = attend(line);
-    for (int n : {1, 2, 3, 7}) {
+    for (int n : {1, 2, 3, 16}) {
       omp_set_num_threads(n);
       const Rows again = attend(line);
       EXPECT_EQ(first.o, again.o) << line;
