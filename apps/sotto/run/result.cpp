@@ -25,6 +25,7 @@ namespace {
 
 // Stands for memory that an output will have: the checks ask for a pointer, and read none.
 void* const kNoMemoryYet = reinterpret_cast<void*>(std::uintptr_t{4096});
+void* const kNoLseYet = reinterpret_cast<void*>(std::uintptr_t{8192});
 
 constexpr std::int64_t kNvfp4Group = 16;
 
@@ -120,7 +121,7 @@ RunResult::RunResult(const ResultOptions& options, Layout layout, AttentionArgs&
   if (options.lse) {
     const std::array<std::int64_t, 3> dense = {args.q.size(0), heads, args.q.size(1)};
     const std::array<std::int64_t, 2> flat = {heads, args.q.size(0)};
-    args.lse = contiguous_view("lse", kNoMemoryYet, Dtype::f32,
+    args.lse = contiguous_view("lse", kNoLseYet, Dtype::f32,
                                packed ? std::span<const std::int64_t>(flat) : dense);
   }
   if (options.group > 0 && dim % options.group != 0)
