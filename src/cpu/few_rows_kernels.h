@@ -14,7 +14,7 @@
 namespace sotto::cpu {
 
 // How many keys ahead of the one at hand are fetched from memory, at most.
-inline constexpr std::int64_t kMostKeysAhead = 16;
+inline constexpr std::int64_t kMostKeysAhead = 32;
 
 // How the kernels store rows of Q and O; depends on the machine and the dtypes.
 struct FewRowsFormat {

@@ -17,6 +17,6 @@
 #else
 #define SOTTO_DISABLED_SMALL 0
 #endif
-#define HWY_DISABLED_TARGETS                                                                 \
+#define HWY_DISABLED_TARGETS                                                                   \
   (SOTTO_DISABLED_AVX3 | SOTTO_DISABLED_SMALL | HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | \
    HWY_SVE2_128)
