@@ -61,7 +61,7 @@ void add_tensors(CLI::App& app, RunOptions& options) {
     add_parsed(app, name, "KIND",
                "What shares a scale: tensor, head, kv_head, token or block:N; default: as the "
                "shape says",
-               [&options, index](const std::string& option, const std::string& text) {
+               [&options, index = index](const std::string& option, const std::string& text) {
                  options.granularity[index] = parse_granularity(option, text);
                })
         ->group("Tensors");
