@@ -91,7 +91,8 @@ run_tsan
 
 PATH=$PATH:/usr/local/cuda/bin # where NVIDIA's installer leaves it, not always on PATH
 if command -v nvcc >/dev/null; then
-  check "Build: CUDA" build cuda --target sotto
+  check "Build: CUDA" build cuda --target sotto sotto_unit_tests sotto_cuda_tests sotto_conformance &&
+    count "C++ tests: CUDA" "$results/cuda.xml" run_ctest cuda -L cuda
 else
   say "Build: CUDA: skipped, no nvcc here"
   skipped=$((skipped + 1))

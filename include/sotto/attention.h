@@ -242,7 +242,9 @@ class SOTTO_API AttentionPlan {
   ///
   /// Pointers, strides, scales and lengths may differ from the plan's; shapes, dtypes and features
   /// may not (InvalidArgument says which). Data of host tensors (lengths, page tables) is checked
-  /// here, on every run. Allocates nothing that grows with the problem.
+  /// here, on every run; of GPU tensors it is checked that they are that GPU's memory. Allocates
+  /// nothing that grows with the problem. On a GPU: returns before the work is done, leaves the
+  /// current device as it is, never waits, and may be captured in a CUDA graph.
   void run(const AttentionArgs& args, Workspace workspace, Stream stream = {}) const;
 
  private:
@@ -251,7 +253,7 @@ class SOTTO_API AttentionPlan {
   std::unique_ptr<const AttentionKernel> kernel_;
 };
 
-/// Chooses, plans, allocates a workspace, runs: the simple way.
+/// Chooses, plans, allocates a workspace (on a GPU in the stream's order), runs: the simple way.
 ///
 /// Throws InvalidArgument and Unsupported, before anything is written.
 SOTTO_API void attention(const AttentionArgs& args, Stream stream = {});

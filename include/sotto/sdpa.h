@@ -79,7 +79,8 @@ class SOTTO_API SdpaPlan {
 SOTTO_API QuantizedQkv quantize_qkv(const AttentionArgs& args, const SdpaOptions& options,
                                     const SdpaPlan& plan, Workspace workspace, Stream stream = {});
 
-/// Plans, allocates a workspace, runs: a drop-in for scaled_dot_product_attention.
+/// Plans, allocates a workspace (on a GPU in the stream's order), runs: a drop-in for
+/// scaled_dot_product_attention.
 ///
 /// Throws InvalidArgument and Unsupported, before anything is written.
 SOTTO_API void sdpa(const AttentionArgs& args, const SdpaOptions& options = {}, Stream stream = {});

@@ -47,7 +47,8 @@ struct Device {
   bool operator==(const Device&) const = default;
 };
 
-/// A CUDA stream, without CUDA's headers; null is the default stream. The CPU ignores it.
+/// A CUDA stream of the tensors' device, without CUDA's headers; null is the default stream. The
+/// CPU ignores it.
 struct Stream {
   void* handle = nullptr;  ///< a cudaStream_t
 };

@@ -3,10 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 
 #include "core/check.h"
+#include "cuda/memory.h"
 #include "sotto/attention.h"
 
 namespace sotto::core {
@@ -17,29 +16,26 @@ inline std::size_t aligned_size(std::size_t bytes) {
   return (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
 }
 
-// Owned host memory, not initialised. Throws Error where there is not so much.
+// Owned memory, not initialised; a GPU's belongs to the stream's order. Throws Error where there is
+// not so much.
 class AlignedBuffer {
  public:
-  explicit AlignedBuffer(std::size_t bytes) : size_(bytes), data_(allocate(bytes)) {}
-  ~AlignedBuffer() { ::operator delete (data_, std::align_val_t{kWorkspaceAlignment}); }
+  explicit AlignedBuffer(std::size_t bytes, const Device& device = {}, Stream stream = {});
+  ~AlignedBuffer();
   AlignedBuffer(const AlignedBuffer&) = delete;
   AlignedBuffer& operator=(const AlignedBuffer&) = delete;
 
   Workspace span() const { return {data_, size_}; }
 
  private:
-  static std::byte* allocate(std::size_t bytes) try {
-    if (bytes == 0) return nullptr;
-    return static_cast<std::byte*>(::operator new (bytes, std::align_val_t{kWorkspaceAlignment}));
-  } catch (const std::bad_alloc&) {
-    throw Error(fmt::format("workspace: {} bytes could not be allocated", bytes));
-  }
-
   std::size_t size_;
-  std::byte* data_;
+  Device device_;
+  Stream stream_;
+  std::byte* data_ = nullptr;
 };
 
-inline void check_workspace(Workspace workspace, std::size_t needed) {
+inline void check_workspace(Workspace workspace, std::size_t needed, const Device& device,
+                            Stream stream) {
   if (workspace.size() < needed) {
     fail("workspace", "must have {} bytes (workspace_size()), got {}", needed, workspace.size());
   }
@@ -50,6 +46,9 @@ inline void check_workspace(Workspace workspace, std::size_t needed) {
   if (address % kWorkspaceAlignment != 0) {
     fail("workspace", "must be aligned to {} bytes, got address ...{:x}", kWorkspaceAlignment,
          address & 0xff);
+  }
+  if (device.type == DeviceType::cuda) {
+    cuda::check_pointer("workspace", workspace.data(), device, stream);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "core/pointers.h"
 #include "core/select.h"
 #include "core/validate.h"
 
@@ -25,13 +26,21 @@ std::string request_text(const MergeArgs& args) {
                      to_string(args.states.front().out), dtype_name(args.out.dtype));
 }
 
+Device device_of(const QuantizeArgs& args) { return args.x.device; }
+Device device_of(const ChannelMeanArgs& args) { return args.x.device; }
+Device device_of(const AppendKvArgs& args) { return args.k.device; }
+Device device_of(const MergeArgs& args) { return args.out.device; }
+
 template <class Args>
 void run(const Args& args, Stream stream) {
   core::check(args);
   core::check_contents(args);
-  core::select_or_throw(request_text(args), args.backend, [&](const Backend& backend) {
-    return backend.refuse(args);
-  })->run(args, stream);
+  core::check_pointers(args, stream);
+  const auto backend =
+      core::select_or_throw(request_text(args), args.backend,
+                            [&](const Backend& candidate) { return candidate.refuse(args); });
+  const cuda::DeviceGuard guard(device_of(args));
+  backend->run(args, stream);
 }
 
 template <class Args>

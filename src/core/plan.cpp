@@ -7,6 +7,7 @@
 #include "core/aligned_buffer.h"
 #include "core/environment.h"
 #include "core/log.h"
+#include "core/pointers.h"
 #include "core/request_text.h"
 #include "core/select.h"
 #include "core/validate.h"
@@ -45,6 +46,7 @@ AttentionPlan::AttentionPlan(const AttentionArgs& args)
   backend_ =
       core::select_or_throw(core::request_text(*problem_), args.backend,
                             [&](const Backend& backend) { return backend.refuse(*problem_); });
+  const cuda::DeviceGuard guard(problem_->device);
   kernel_ = backend_->plan(with_resolved_scales(args, *problem_), *problem_);
   core::check_planned(*backend_, kernel_.get());
   if (core::read_environment().log_debug) {
@@ -66,14 +68,16 @@ void AttentionPlan::run(const AttentionArgs& args, Workspace workspace, Stream s
       !difference.empty()) {
     core::fail("args", "do not fit the plan: {}", difference);
   }
-  core::check_workspace(workspace, workspace_size());
+  core::check_workspace(workspace, workspace_size(), problem.device, stream);
   core::check_contents(args, problem);
+  core::check_pointers(args, stream);
+  const cuda::DeviceGuard guard(problem.device);
   kernel_->run(with_resolved_scales(args, problem), workspace, stream);
 }
 
 void attention(const AttentionArgs& args, Stream stream) {
   const AttentionPlan plan(args);
-  core::AlignedBuffer workspace(plan.workspace_size());
+  const core::AlignedBuffer workspace(plan.workspace_size(), args.q.device, stream);
   plan.run(args, workspace.span(), stream);
 }
 

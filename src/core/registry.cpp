@@ -20,6 +20,9 @@ struct Registry {
   std::string activated;
 
   Registry() {
+#ifdef SOTTO_WITH_CUDA
+    insert(make_sm90_backend());
+#endif
     insert(make_cpu_backend());
     insert(make_reference_backend());
   }

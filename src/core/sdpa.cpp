@@ -6,6 +6,7 @@
 
 #include "core/aligned_buffer.h"
 #include "core/log.h"
+#include "core/pointers.h"
 #include "core/request_text.h"
 #include "core/sdpa_composed.h"
 #include "core/select.h"
@@ -58,8 +59,9 @@ SdpaPlan::SdpaPlan(const AttentionArgs& args, const SdpaOptions& options)
       positions_(static_cast<bool>(options.rope.positions)),
       backend_(core::select_or_throw(
           request_text(*problem_, options), args.backend,
-          [&](const Backend& backend) { return backend.refuse_sdpa(args, options); })),
-      kernel_(backend_->plan_sdpa(args, options)) {
+          [&](const Backend& backend) { return backend.refuse_sdpa(args, options); })) {
+  const cuda::DeviceGuard guard(problem_->device);
+  kernel_ = backend_->plan_sdpa(args, options);
   warn_of_query_positions(options, *problem_);
 }
 
@@ -95,12 +97,16 @@ void SdpaPlan::check_fits(const AttentionArgs& args, const SdpaOptions& options)
 QuantizedQkv quantize_qkv(const AttentionArgs& args, const SdpaOptions& options,
                           const SdpaPlan& plan, Workspace workspace, Stream stream) {
   plan.check_fits(args, options);
-  core::check_workspace(workspace, plan.workspace_size());
+  core::check_workspace(workspace, plan.workspace_size(), plan.problem_->device, stream);
+  core::check_pointers(args, stream);
+  core::check_pointers(options, stream);
+  const cuda::DeviceGuard guard(plan.problem_->device);
   return plan.kernel_->quantize(args, options, workspace, stream);
 }
 
 void SdpaPlan::run(const QuantizedQkv& qkv, Workspace workspace, Stream stream) const {
-  core::check_workspace(workspace, workspace_size());
+  core::check_workspace(workspace, workspace_size(), problem_->device, stream);
+  const cuda::DeviceGuard guard(problem_->device);
   kernel_->attend(qkv, workspace, stream);
 }
 
@@ -111,7 +117,7 @@ void SdpaPlan::run(const AttentionArgs& args, const SdpaOptions& options, Worksp
 
 void sdpa(const AttentionArgs& args, const SdpaOptions& options, Stream stream) {
   const SdpaPlan plan(args, options);
-  core::AlignedBuffer workspace(plan.workspace_size());
+  const core::AlignedBuffer workspace(plan.workspace_size(), args.q.device, stream);
   plan.run(args, options, workspace.span(), stream);
 }
 

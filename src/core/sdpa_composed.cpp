@@ -323,7 +323,7 @@ Rope rope_of_keys(const SdpaOptions& options) {
 Reasons refuse_composed_sdpa(const Backend& backend, const AttentionArgs& args,
                              const SdpaOptions& options) {
   const Problem problem = describe(args);
-  if (problem.device.type != DeviceType::cpu) {
+  if (problem.device.type != DeviceType::cpu && changes_inputs(options)) {
     return {"sdpa of host operations needs tensors on the CPU, got " + to_string(problem.device)};
   }
   const Steps steps = build_steps(args, options, problem, nullptr);

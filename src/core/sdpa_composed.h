@@ -1,5 +1,5 @@
 // sdpa() composed of a backend's channel_mean, quantize and attention: what a backend does that has
-// no sdpa of its own. On the host: it reads lengths.
+// no sdpa of its own. On the host: it reads lengths; elsewhere only where nothing is to be changed.
 #pragma once
 
 #include <memory>

@@ -2,8 +2,8 @@
 //
 // check…(): what shapes, dtypes, strides, devices and pointers tell; on every plan and every run.
 // check_contents(): what the data of host tensors (lengths, offsets, page tables, positions, scales
-// of the output) tells; before every run. Device tensors cannot be seen here: kernels clamp or
-// skip.
+// of the output) tells; before every run. Of device tensors only the pointers are looked at:
+// kernels clamp or skip.
 #pragma once
 
 #include <string>

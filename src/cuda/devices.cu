@@ -27,4 +27,9 @@ Devices devices() {
   return result;
 }
 
+const Devices& known_devices() {
+  static const Devices known = devices();
+  return known;
+}
+
 }  // namespace sotto::cuda

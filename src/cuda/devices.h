@@ -23,5 +23,7 @@ struct Devices {
 
 // Never throws for a missing or unsuitable driver; that is a status.
 Devices devices();
+// The same, asked once.
+const Devices& known_devices();
 
 }  // namespace sotto::cuda

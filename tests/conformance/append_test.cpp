@@ -14,6 +14,7 @@
 
 #include "data.h"
 #include "harness.h"
+#include "mirror.h"
 #include "output_reader.h"
 #include "rounding.h"
 #include "transforms.h"
@@ -260,8 +261,11 @@ class AppendCase {
 void test_append(const std::string& line, const std::string& backend) {
   AppendCase c(line);
   c.args.backend = backend;
-  if (!accepts(backend, line, explain(c.args))) return;
-  append_kv(c.args);
+  Mirror mirror(backend);
+  const AppendKvArgs placed = mirror.place(c.args);
+  if (!accepts(backend, line, explain(placed))) return;
+  append_kv(placed);
+  mirror.read_back();
   c.check();
 }
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 
 #include "cases.h"
 #include "harness.h"
@@ -14,40 +15,50 @@
 namespace sotto::test {
 namespace {
 
-// A case with all that does not depend on the backend.
-struct Prepared {
-  explicit Prepared(const std::string& line) : c(line), data(make_data(c)) {
-    make_request(c, data, request);
+// What a case should give.
+struct Expected {
+  Expected(const AttentionCase& c, const Data& data, const Request& request)
+      : oracle(run_plain(c, request, "reference")) {
     for (std::size_t b = 0; b < data.sequences.size(); ++b) {
       truth.push_back(true_attention(c, data, b));
       for (double x : truth.back().o) amax = std::max(amax, std::fabs(x));
     }
-    oracle = run_plain(c, request, "reference");
   }
 
-  AttentionCase c;
-  Data data;
-  Request request;
   std::vector<Exact> truth;
   Result oracle;
   double amax = 0;  // of the true output
 };
 
+// A case with all that does not depend on the backend.
+struct Prepared {
+  explicit Prepared(const std::string& line) : c(line), data(make_data(c)) {
+    make_request(c, data, request);
+  }
+
+  AttentionCase c;
+  Data data;
+  Request request;
+  std::optional<Expected> expected;  // from the first backend on that takes the case
+};
+
 // The tests of a case follow one another, a backend each: the last one is kept.
-const Prepared& prepare(const std::string& line) {
-  static std::unique_ptr<const Prepared> last;
+Prepared& prepare(const std::string& line) {
+  static std::unique_ptr<Prepared> last;
   if (last == nullptr || last->c.line != line) {
     last.reset();
-    last = std::make_unique<const Prepared>(line);
+    last = std::make_unique<Prepared>(line);
   }
   return *last;
 }
 
 void test_case(const std::string& line, const std::string& backend) {
-  const Prepared& p = prepare(line);
+  Prepared& p = prepare(line);
   if (!accepts(backend, line, explain_case(p.c, p.request, backend))) return;
+  if (!p.expected) p.expected.emplace(p.c, p.data, p.request);
+  const auto& [truth, oracle, amax] = *p.expected;
   const Verdict verdict =
-      judge(p.c, p.truth, p.oracle, p.amax, run(p.c, p.request, backend, p.amax));
+      judge(p.c, backend, truth, oracle, amax, run(p.c, p.request, backend, amax));
   testing::Test::RecordProperty("arithmetic_db", fmt::format("{:.2f}", verdict.arithmetic_db));
   testing::Test::RecordProperty("truth_db", fmt::format("{:.2f}", verdict.truth_db));
   if (std::getenv("SOTTO_TEST_VERBOSE") != nullptr) {

@@ -16,10 +16,8 @@
 namespace sotto::test {
 namespace {
 
-// These take every case. Others may refuse some.
-const std::set<std::string> kComplete{"cpu", "reference"};
-
 struct Counts {
+  std::string skipped;  // why no case runs
   int run = 0, failed = 0, refused = 0;
   std::map<std::string, int> reasons;
 };
@@ -33,6 +31,10 @@ class Summary : public testing::Environment {
  public:
   void TearDown() override {
     for (const auto& [backend, c] : counts()) {
+      if (!c.skipped.empty()) {
+        fmt::print("{:<12} skipped: {}\n", backend, c.skipped);
+        continue;
+      }
       fmt::print("{:<12} {} cases run, {} failed, {} refused\n", backend, c.run, c.failed,
                  c.refused);
       for (const auto& [reason, n] : c.reasons) fmt::print("{:>16} x {}\n", n, reason);
@@ -61,6 +63,24 @@ class Case : public testing::Test {
   CaseTest test_;
 };
 
+void skip(const std::string& why) { GTEST_SKIP() << why; }
+
+// Stands for all cases of a backend that cannot be used on this machine.
+void skip_backend(const std::string& why, const std::string& backend) {
+  counts()[backend].skipped = why;
+  skip(why);
+}
+
+void register_case(const char* family, const std::string& name, const std::string& line,
+                   const std::string& backend, CaseTest test) {
+  testing::RegisterTest(family, name.c_str(), nullptr, nullptr, __FILE__, __LINE__,
+                        [=]() -> testing::Test* { return new Case(line, backend, test); });
+}
+
+}  // namespace
+
+bool is_complete(const std::string& backend) { return backend == "cpu" || backend == "reference"; }
+
 Reasons reasons_of(const std::string& backend, const Explanation& explanation) {
   for (const BackendAnswer& answer : explanation.answers) {
     if (answer.backend == backend) return answer.reasons;
@@ -68,25 +88,22 @@ Reasons reasons_of(const std::string& backend, const Explanation& explanation) {
   return {"is not registered"};
 }
 
-bool is_usable(const std::string& name) {
-  for (const auto& backend : backends::list()) {
-    if (backend->name() == name) return backend->unusable().empty();
-  }
-  return false;
-}
-
-void skip(const std::string& why) { GTEST_SKIP() << why; }
-
-}  // namespace
-
 void register_family(const char* family, const std::vector<std::string_view>& lines,
                      CaseTest test) {
+  std::vector<std::string> usable;
+  for (const auto& backend : backends::list()) {
+    const std::string name(backend->name());
+    const Reasons reasons = backend->unusable();
+    if (reasons.empty()) {
+      usable.push_back(name);
+    } else {
+      const std::string why = fmt::format("no device: {}", fmt::join(reasons, "; "));
+      register_case(family, name, why, name, skip_backend);
+    }
+  }
   for (const std::string& line : expand(lines)) {
-    for (const auto& backend : backends::list()) {
-      const std::string name(backend->name());
-      testing::RegisterTest(family, (name + "_" + test_name(line)).c_str(), nullptr, nullptr,
-                            __FILE__, __LINE__,
-                            [=]() -> testing::Test* { return new Case(line, name, test); });
+    for (const std::string& name : usable) {
+      register_case(family, name + "_" + test_name(line), line, name, test);
     }
   }
 }
@@ -94,12 +111,10 @@ void register_family(const char* family, const std::vector<std::string_view>& li
 bool accepts(const std::string& backend, const std::string& line, const Explanation& explanation) {
   const Reasons reasons = reasons_of(backend, explanation);
   if (reasons.empty()) return true;
-  const bool usable = is_usable(backend);
-  const std::string why =
-      fmt::format("{}{}", usable ? "" : "no device: ", fmt::join(reasons, "; "));
+  const std::string why = fmt::format("{}", fmt::join(reasons, "; "));
   ++counts()[backend].refused;
   ++counts()[backend].reasons[why];
-  if (usable && kComplete.contains(backend)) {
+  if (is_complete(backend)) {
     ADD_FAILURE() << backend << " must take every case, but refuses " << line << ": " << why;
   } else {
     skip(why);
@@ -135,7 +150,8 @@ constexpr const char* kUsage =
     "Runs the cases of the tables, and random ones, on every backend.\n"
     "  --random N     run N random cases of attention and sdpa, and nothing else\n"
     "  --seed S       of the first; each further one has the next seed (default 1)\n"
-    "  --case LINE    run this case of attention or sdpa, and nothing else\n";
+    "  --case LINE    run this case of attention or sdpa, and nothing else\n"
+    "One backend alone:  --gtest_filter='*.sm90*:*/sm90'\n";
 
 // Chooses the tests, too, where the command line asks for some and has no filter.
 Options parse(int argc, char** argv) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "request.h"
@@ -18,12 +19,12 @@ struct Verdict {
   std::vector<std::string> faults;
 };
 
-// The least SQNR that a case must reach, before the rounding of its output format.
-double least_arithmetic_db(const AttentionCase& c);
-double least_truth_db(const AttentionCase& c);
+// The least SQNR that a backend must reach in a case, before the rounding of the output format.
+double least_arithmetic_db(const AttentionCase& c, std::string_view backend);
+double least_truth_db(const AttentionCase& c, std::string_view backend);
 
 // `oracle` is `reference`'s plain fp32 result, `amax` what the output scale was made for.
-Verdict judge(const AttentionCase& c, const std::vector<Exact>& truth, const Result& oracle,
-              double amax, const Result& result);
+Verdict judge(const AttentionCase& c, std::string_view backend, const std::vector<Exact>& truth,
+              const Result& oracle, double amax, const Result& result);
 
 }  // namespace sotto::test

@@ -9,6 +9,7 @@
 
 #include "harness.h"
 #include "judge.h"
+#include "mirror.h"
 #include "output_reader.h"
 
 namespace sotto::test {
@@ -79,16 +80,18 @@ struct MergeCase {
 void test_merge(const std::string& line, const std::string& backend) {
   MergeCase m(line);
   OutputReader reader(m.c, m.placing, m.arena, m.amax);
-  const MergeArgs args{.states = m.states,
-                       .out = reader.out(),
-                       .lse = reader.lse(),
-                       .output = reader.output(),
-                       .backend = backend};
+  Mirror mirror(backend);
+  const MergeArgs args = mirror.place(MergeArgs{.states = m.states,
+                                                .out = reader.out(),
+                                                .lse = reader.lse(),
+                                                .output = reader.output(),
+                                                .backend = backend});
   if (!accepts(backend, line, explain(args))) return;
   merge_states(args);
+  mirror.read_back();
   Result oracle;
   for (const Exact& e : m.exact) oracle.sequences.push_back({.o = e.o, .lse = e.lse});
-  const Verdict verdict = judge(m.c, m.exact, oracle, m.amax, reader.read());
+  const Verdict verdict = judge(m.c, backend, m.exact, oracle, m.amax, reader.read());
   for (const std::string& fault : verdict.faults) ADD_FAILURE() << fault;
 }
 

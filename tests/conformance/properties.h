@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "harness.h"
+#include "mirror.h"
 #include "request.h"
 #include "spec.h"
 
@@ -35,6 +37,24 @@ inline Rows joined(const Result& result) {
 
 class OnEveryBackend : public testing::TestWithParam<std::string> {
  protected:
+  // A test goes through what the backend takes. Complete ones take everything, which attend()
+  // would fail to do otherwise.
+  bool takes(const AttentionCase& c) {
+    if (is_complete(GetParam())) return true;
+    AttentionCase plain = c;  // as attend() runs it
+    plain.output = OutputKind::plain;
+    plain.dtype_out = Dtype::f32;
+    plain.lse = true;
+    Request request;
+    make_request(c, make_data(c), request);
+    return counted(explain_case(plain, request, GetParam()));
+  }
+  // The same for a request of any kind, on tensors where the backend computes.
+  template <class... Args>
+  bool takes_request(const Args&... args) {
+    return is_complete(GetParam()) || counted(explain(args...));
+  }
+
   // O and LSE in fp32.
   Rows attend(const AttentionCase& c, const Data& data) const {
     Request request;
@@ -46,6 +66,19 @@ class OnEveryBackend : public testing::TestWithParam<std::string> {
     const AttentionCase c(line);
     return attend(c, make_data(c));
   }
+
+  void TearDown() override {
+    if (refused_ > 0 && taken_ == 0) GTEST_SKIP() << GetParam() << " refuses all of it";
+  }
+
+ private:
+  bool counted(const Explanation& explanation) {
+    const bool able = reasons_of(GetParam(), explanation).empty();
+    ++(able ? taken_ : refused_);
+    return able;
+  }
+
+  int taken_ = 0, refused_ = 0;
 };
 
 }  // namespace sotto::test

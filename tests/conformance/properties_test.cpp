@@ -15,13 +15,23 @@
 namespace sotto::test {
 namespace {
 
-class Properties : public OnEveryBackend {};
+class Properties : public OnEveryBackend {
+ protected:
+  bool merges() {
+    std::vector<float> rows(64), lse(1);
+    const PartialState state{.out = Tensor(rows.data(), {1, 1, 1, 64}),
+                             .lse = Tensor(lse.data(), {1, 1, 1})};
+    Mirror mirror(GetParam());
+    return takes_request(
+        mirror.place(MergeArgs{.states = {state}, .out = state.out, .backend = GetParam()}));
+  }
+};
 
 // Two ways to the same result agree as well as the arithmetic allows.
-void expect_same(const AttentionCase& c, const Rows& a, const Rows& b) {
+void expect_same(const AttentionCase& c, const std::string& backend, const Rows& a, const Rows& b) {
   ASSERT_EQ(a.o.size(), b.o.size());
   ASSERT_EQ(a.lse.size(), b.lse.size());
-  EXPECT_GE(sqnr_db(a.o, b.o), least_arithmetic_db(c)) << c.line;
+  EXPECT_GE(sqnr_db(a.o, b.o), least_arithmetic_db(c, backend)) << c.line;
   for (std::size_t n = 0; n < a.lse.size(); ++n) {
     if (a.lse[n] == b.lse[n]) continue;
     ASSERT_NEAR(a.lse[n], b.lse[n], c.p_e4m3() ? 0.13 : 1e-4) << c.line;
@@ -42,8 +52,10 @@ Data keys_between(Data data, std::int64_t begin, std::int64_t end) {
 
 TEST_P(Properties, OrderOfKeysDoesNotMatter) {
   for (const char* line : {"b2 h4/2 q20 k130 lse in=f32", "b2 h4/2 q20 k130 lse in=e4m3 sinks",
+                           "b2 h4/2 q20 k130 lse in=bf16 softcap20",
                            "b2 h4/2 q20 k130 lse in=i8/i8/e4m3 sk=token sv=token softcap20"}) {
     const AttentionCase c(line);
+    if (!takes(c)) continue;
     Data data = make_data(c);
     const Rows before = attend(c, data);
     for (SequenceData& s : data.sequences) {
@@ -58,7 +70,7 @@ TEST_P(Properties, OrderOfKeysDoesNotMatter) {
         }
       }
     }
-    expect_same(c, before, attend(c, data));
+    expect_same(c, GetParam(), before, attend(c, data));
   }
 }
 
@@ -97,19 +109,23 @@ Rows attend_in_parts(const std::string& backend, const AttentionCase& whole, con
     args.backend = backend;
     args.out = placing.make(arena, Dtype::f32, c.heads_q, c.dim_v);
     args.lse = placing.make_head_major(arena, c.batch, c.heads_q, placing.capacity);
+    Mirror mirror(backend);
     if (c.recipe) {
-      sdpa(args, request.options);
+      sdpa(mirror.place(args), mirror.place(request.options));
     } else {
-      attention(args);
+      attention(mirror.place(args));
     }
+    mirror.read_back();
     states.push_back({.out = args.out, .lse = args.lse});
   }
   OutputReader reader(merged, placing, arena, amax);
-  merge_states({.states = states,
-                .out = reader.out(),
-                .lse = reader.lse(),
-                .output = reader.output(),
-                .backend = backend});
+  Mirror mirror(backend);
+  merge_states(mirror.place(MergeArgs{.states = states,
+                                      .out = reader.out(),
+                                      .lse = reader.lse(),
+                                      .output = reader.output(),
+                                      .backend = backend}));
+  mirror.read_back();
   Result result = reader.read();
   Rows all = joined(result);
   if (merged_result != nullptr) *merged_result = std::move(result);
@@ -117,6 +133,7 @@ Rows attend_in_parts(const std::string& backend, const AttentionCase& whole, con
 }
 
 TEST_P(Properties, KeysMayBeSplitAnywhereAndMerged) {
+  if (!merges()) return;
   for (const char* line :
        {"b2 h4/2 q20 k150 lse in=f32", "b2 h4/2 q20 k150 lse in=f32 sinks softcap20",
         "b2 h4/2 q20 k150 lse in=bf16 sinks causal_br", "b2 h4/2 q20 k150 lse in=f32 window=30/4",
@@ -133,7 +150,7 @@ TEST_P(Properties, KeysMayBeSplitAnywhereAndMerged) {
              {0, 1, 150}, {0, 75, 150}, {0, 149, 150}, {0, 0, 40, 41, 130, 150}}) {
       const Rows parts = attend_in_parts(GetParam(), c, data, cuts, c, 0, nullptr);
       if (!c.recipe) {
-        expect_same(c, whole, parts);
+        expect_same(c, GetParam(), whole, parts);
         continue;
       }
       // The parts are quantised, and smoothed, each by itself.
@@ -146,6 +163,7 @@ TEST_P(Properties, KeysMayBeSplitAnywhereAndMerged) {
 }
 
 TEST_P(Properties, MergeWritesQuantisedOutputsAsAttentionDoes) {
+  if (!merges()) return;
   for (const char* out : {"e4m3", "groups64", "groups64:ue8m0:col", "nvfp4", "bf16"}) {
     const AttentionCase c(fmt::format("b2 h4/2 q20 k150 lse in=f32 causal_br out={}", out));
     const Data data = make_data(c);
@@ -159,17 +177,18 @@ TEST_P(Properties, MergeWritesQuantisedOutputsAsAttentionDoes) {
     }
     Result merged;
     attend_in_parts(GetParam(), c, data, {0, 60, 150}, c, amax, &merged);
-    for (const std::string& fault : judge(c, truth, exact, amax, merged).faults) {
+    for (const std::string& fault : judge(c, GetParam(), truth, exact, amax, merged).faults) {
       ADD_FAILURE() << c.line << ": " << fault;
     }
   }
 }
 
 TEST_P(Properties, BandIsTheDenseMaskThatSaysTheSame) {
-  for (const char* in : {"f32", "e4m3", "i8/i8/e4m3"}) {
+  for (const char* in : {"f32", "bf16", "e4m3", "i8/i8/e4m3"}) {
     for (const char* mask : {"causal", "causal_br", "window=20/0", "window=3/7", "band=-1/9",
                              "band=5/-1", "window=0/0"}) {
       const AttentionCase band(fmt::format("b2 h2/1 q70 k130 lse in={} {}", in, mask));
+      if (!takes(AttentionCase(band.line + " dense=bool:1:1"))) continue;
       Data data = make_data(band);
       AttentionCase dense = band;
       dense.mask = {};
@@ -185,15 +204,16 @@ TEST_P(Properties, BandIsTheDenseMaskThatSaysTheSame) {
           data.dense.push_back(seen ? 0.0f : -std::numeric_limits<float>::infinity());
         }
       }
-      expect_same(band, by_band, attend(dense, data));
+      expect_same(band, GetParam(), by_band, attend(dense, data));
     }
   }
 }
 
 TEST_P(Properties, PackedSequencesAreAsIfAlone) {
-  for (const char* in : {"f32", "e4m3", "i8/i8/e4m3"}) {
+  for (const char* in : {"f32", "bf16", "e4m3", "i8/i8/e4m3"}) {
     const AttentionCase packed(
         fmt::format("b4 h4/2 q5:0:70:33 k60:20:0:200 packed lse in={} causal_br", in));
+    if (!takes(packed)) continue;
     const Data data = make_data(packed);
     Rows one_by_one;
     for (std::size_t b = 0; b < data.sequences.size(); ++b) {
@@ -210,8 +230,9 @@ TEST_P(Properties, PackedSequencesAreAsIfAlone) {
 }
 
 TEST_P(Properties, GroupedQueriesAreRepeatedKeys) {
-  for (const char* in : {"f32", "e4m3", "i8/i8/e4m3"}) {
+  for (const char* in : {"f32", "bf16", "e4m3", "i8/i8/e4m3"}) {
     const AttentionCase grouped(fmt::format("b2 h6/2 q30 k90 lse in={} causal sinks", in));
+    if (!takes(grouped)) continue;
     const AttentionCase repeated(fmt::format("b2 h6 q30 k90 lse in={} causal sinks", in));
     Data data = make_data(grouped);
     const Rows before = attend(grouped, data);
@@ -226,34 +247,42 @@ TEST_P(Properties, GroupedQueriesAreRepeatedKeys) {
         }
       }
     }
-    expect_same(grouped, before, attend(repeated, data));
+    expect_same(grouped, GetParam(), before, attend(repeated, data));
   }
 }
 
 TEST_P(Properties, ConstantValuesComeOutUnchanged) {
   for (const char* line : {"h2 q33 k300 in=f32 causal", "h2 q33 k300 in=bf16 window=20/0",
                            "h2 q33 k300 in=e4m3 softcap20", "h2 q33 k300 in=i8/i8/e4m3 causal_br",
-                           "h2 q33 k300 in=f32 sdpa=int8qk", "h2 q33 k300 in=f32 sdpa=high"}) {
+                           "h2 q33 k300 in=f32 sdpa=int8qk", "h2 q33 k300 in=f32 sdpa=high",
+                           "h2 q33 k300 in=bf16 sdpa=int8qk", "h2 q33 k300 in=bf16 sdpa=fp8"}) {
     const AttentionCase c(line);
+    if (!takes(c)) continue;
     Data data = make_data(c);
-    // 1.75 and its descale are exact in e4m3: the row sum must be that of the rounded P.
+    // 1.75 and its descale are exact in e4m3: the row sum must be that of the rounded P. On a GPU
+    // that sum may be truncated as an FP8 MMA does, or, where P has 16 bits, be P's before it is
+    // rounded.
+    const double error = is_complete(GetParam()) ? 2e-6 : 2e-3;
     std::fill(data.sequences[0].v.values.begin(), data.sequences[0].v.values.end(), 1.75f);
-    for (double x : attend(c, data).o) ASSERT_NEAR(x, 1.75, 2e-6) << line;
+    for (double x : attend(c, data).o) ASSERT_NEAR(x, 1.75, error) << line;
   }
 }
 
 TEST_P(Properties, SmoothingChangesNothingButTheError) {
   for (const char* line :
        {"b2 h4/2 q40 k150 lse in=f32 sinks", "b2 h4/2 q40 k150 lse in=f32 softcap20 causal_br",
-        "b2 h4/2 q40 k150 lse in=f32 window=30/0 sinks softcap30"}) {
+        "b2 h4/2 q40 k150 lse in=f32 window=30/0 sinks softcap30",
+        "b2 h4/2 q40 k150 lse in=bf16 sinks softcap20"}) {
     for (const char* recipe : {"int8qk", "int8qk+smooth_q", "high+smooth_q", "fp8-hadamard"}) {
       const AttentionCase exact(std::string(line) + " sdpa=exact data=normal");
+      if (!takes(exact)) continue;
       const Data data = make_data(exact);
       const Rows expected = attend(exact, data);
       for (const char* smooth : {"", "+smooth_k=off"}) {
         const AttentionCase c(fmt::format("{} sdpa={}{}", line, recipe, smooth));
+        if (!takes(c)) continue;
         const Rows rows = attend(c, data);
-        EXPECT_GE(sqnr_db(expected.o, rows.o), least_truth_db(c)) << c.line;
+        EXPECT_GE(sqnr_db(expected.o, rows.o), least_truth_db(c, GetParam())) << c.line;
         for (std::size_t n = 0; n < rows.lse.size(); ++n) {
           ASSERT_NEAR(expected.lse[n], rows.lse[n], 0.3) << c.line;
         }
@@ -281,6 +310,7 @@ TEST_P(Properties, AppendThenAttendIsAttendWhole) {
     const AttentionCase c(
         fmt::format("b2 h4/2 q3 k70:41 lse in={} {} causal_br sk=token sv=token {} {}", kind.in,
                     kind.layout, kind.k_mean ? "k_mean" : "", kind.hadamard ? "had=qkv" : ""));
+    if (!takes(c)) continue;
     const Data data = make_data(c);
     Request request;
     make_request(c, data, request);
@@ -308,19 +338,24 @@ TEST_P(Properties, AppendThenAttendIsAttendWhole) {
         cu.push_back(cu.back() + static_cast<std::int32_t>(end) - done[b]);
         done[b] = static_cast<std::int32_t>(end);
       }
-      append_kv({.k = arena.copy(k, {cu.back(), c.heads_kv, c.dim_qk}),
-                 .v = arena.copy(v, {cu.back(), c.heads_kv, c.dim_v}),
-                 .k_cache = args.k,
-                 .v_cache = args.v,
-                 .cache_seqlens = arena.copy(before, {2}),
-                 .cu_seqlens = arena.copy(cu, {3}),
-                 .page_table = args.cache.page_table,
-                 .k_descale = args.descale.k,
-                 .v_descale = args.descale.v,
-                 .hadamard_k = kind.hadamard,
-                 .hadamard_v = kind.hadamard,
-                 .k_mean = args.smoothing.k_mean,
-                 .backend = GetParam()});
+      Mirror mirror(GetParam());
+      const AppendKvArgs append =
+          mirror.place(AppendKvArgs{.k = arena.copy(k, {cu.back(), c.heads_kv, c.dim_qk}),
+                                    .v = arena.copy(v, {cu.back(), c.heads_kv, c.dim_v}),
+                                    .k_cache = args.k,
+                                    .v_cache = args.v,
+                                    .cache_seqlens = arena.copy(before, {2}),
+                                    .cu_seqlens = arena.copy(cu, {3}),
+                                    .page_table = args.cache.page_table,
+                                    .k_descale = args.descale.k,
+                                    .v_descale = args.descale.v,
+                                    .hadamard_k = kind.hadamard,
+                                    .hadamard_v = kind.hadamard,
+                                    .k_mean = args.smoothing.k_mean,
+                                    .backend = GetParam()});
+      if (!takes_request(append)) return;
+      append_kv(append);
+      mirror.read_back();
     }
     const Rows appended = joined(run_plain(c, request, GetParam()));
     // A number that lies between two codes may go either way.

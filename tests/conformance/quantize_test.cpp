@@ -14,6 +14,7 @@
 
 #include "data.h"
 #include "harness.h"
+#include "mirror.h"
 #include "output_reader.h"
 #include "rounding.h"
 #include "transforms.h"
@@ -234,8 +235,11 @@ void test_quantize(const std::string& line, const std::string& backend) {
     args.dot_scale = 0.37f;
     args.dot_before_mean = c.before_mean;
   }
-  if (!accepts(backend, line, explain(args))) return;
-  quantize(args);
+  Mirror mirror(backend);
+  const QuantizeArgs placed = mirror.place(args);
+  if (!accepts(backend, line, explain(placed))) return;
+  quantize(placed);
+  mirror.read_back();
 
   // First what is to be rounded, and the amax of every share of it.
   std::vector<std::vector<double>> rows;
@@ -337,8 +341,11 @@ void test_channel_mean(const std::string& line, const std::string& backend) {
               .seqused = rig.seqused,
               .backend = "reference"});
   }
-  if (!accepts(backend, line, explain(args))) return;
-  channel_mean(args);
+  Mirror mirror(backend);
+  const ChannelMeanArgs placed = mirror.place(args);
+  if (!accepts(backend, line, explain(placed))) return;
+  channel_mean(placed);
+  mirror.read_back();
 
   for (std::size_t b = 0; b < c.len.size(); ++b) {
     for (std::int64_t h = 0; h < c.heads; ++h) {

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 
-#include "each_tensor.h"
+#include "core/each_tensor.h"
 
 namespace sotto::fuzz {
 namespace {
 
-using test::each_tensor;
+using core::each_tensor;
 
 std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
 
@@ -52,10 +52,10 @@ void Requests::spoil(Tensor& tensor) {
 template <class Args>
 void Requests::spoil_some(Args& args) {
   int count = 0;
-  each_tensor(args, [&](Tensor&) { ++count; });
+  each_tensor(args, [&](const char*, core::Access, Tensor&) { ++count; });
   for (std::int64_t n = in_.one_of({0, 0, 0, 1, 1, 2, 4}); n > 0; --n) {
     std::int64_t which = in_.between(0, count - 1);
-    each_tensor(args, [&](Tensor& tensor) {
+    each_tensor(args, [&](const char*, core::Access, Tensor& tensor) {
       if (which-- == 0) spoil(tensor);
     });
   }
@@ -322,7 +322,7 @@ SdpaOptions Requests::sdpa_options() {
         k_.packed ? ints(std::vector<std::int32_t>(static_cast<std::size_t>(k_.rows), 1))
                   : table(k_.batch, k_.len, options.rope.cos.size(0));
   }
-  each_tensor(options.rope, [&](Tensor& tensor) {
+  each_tensor(options.rope, [&](const char*, core::Access, Tensor& tensor) {
     if (in_.one_in(16)) spoil(tensor);
   });
   return options;

@@ -21,7 +21,7 @@ def bench(*arguments):
 def test_help_names_every_option():
     text = sotto("bench", "--help", check=0).stdout
     for word in ("--op", "--recipe", "--dtype", "--len", "--len-q", "--len-k", "--heads-kv", "--dim-qk", "--dim-v",
-                 "--mask", "--softcap", "--varlen", "--page-size", "--decode", "--threads", "--warmup", "--repeats",
+                 "--mask", "--softcap", "--varlen", "--page-size", "--decode", "--device", "--threads", "--warmup", "--repeats",
                  "--backend", "--json", "--against", "--plot", "Examples", "Exit codes"):  # fmt: skip
         assert word in text
 
@@ -167,6 +167,9 @@ def test_plot_and_json_file(tmp_path):
         (["--warmup", "-1"], "--warmup: expected"),
         (["--max-seconds", "soon"], "--max-seconds: expected a number, got 'soon'"),
         (["--threads", "2000"], "--threads: expected at most 1024"),
+        (["--device", "gpu"], "--device: expected cpu, cuda or cuda:N, got 'gpu'"),
+        (["--device", "cuda:one"], "--device: expected a number of at least 0, got 'one'"),
+        (["--device", "cuda:-1"], "--device: expected a number of at least 0, got '-1'"),
         (["--backend", "abacus"], "--backend: unknown 'abacus'; known: cpu"),
         (["--plot", "x.png"], "--plot: expected a file name ending in .svg, got 'x.png'"),
         (["--json", "x.txt"], "--json: expected a file name ending in .json, got 'x.txt'"),
@@ -177,6 +180,23 @@ def test_plot_and_json_file(tmp_path):
 )
 def test_wrong_command_lines(arguments, expected):
     assert expected in error_line("bench", *arguments, code=2)
+
+
+def test_a_missing_device_is_named_with_the_reason():
+    line = error_line("bench", *SMALL, "--device", "cuda:999", code=1)
+    assert "--device cuda:999: " in line
+    info = json.loads(sotto("info", "--json", check=0).stdout)["cuda"]
+    assert (info["reason"] or f"this machine has cuda:{info['devices'][0]['index']}") in line
+
+
+def test_a_gpu_is_measured_by_its_own_clock():
+    if not json.loads(sotto("info", "--json", check=0).stdout)["cuda"]["usable"]:
+        pytest.skip("no device")
+    shape = ["--len", "1k", "--dim-qk", 128]
+    result = bench("--device", "cuda", *shape, "--recipe", "fp8", "--op", "attention,sdpa,quantize")
+    assert result["machine"]["gpu"] and result["roofs"]["matrix_nominal"] and result["roofs"]["copy_gbps"] > 100
+    for entry in result["results"]:
+        assert entry["backend"] == "sm90" and len(entry["seconds"]) == 10 and entry["median_seconds"] > 0
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@
 #include <cstring>
 #include <limits>
 
+#include "core/each_tensor.h"
 #include "request.h"
-#include "tests/fuzz/each_tensor.h"
 
 #if defined(__has_feature)
 #define SOTTO_TEST_WITH(sanitizer) __has_feature(sanitizer##_sanitizer)
@@ -200,8 +200,10 @@ class FarTensors : public testing::TestWithParam<std::string> {
     args.backend = GetParam();
     Args far = args;
     std::vector<Tensor*> near_tensors, far_tensors;
-    each_tensor(args, [&](Tensor& tensor) { near_tensors.push_back(&tensor); });
-    each_tensor(far, [&](Tensor& tensor) { far_tensors.push_back(&tensor); });
+    core::each_tensor(
+        args, [&](const char*, core::Access, Tensor& tensor) { near_tensors.push_back(&tensor); });
+    core::each_tensor(
+        far, [&](const char*, core::Access, Tensor& tensor) { far_tensors.push_back(&tensor); });
     for (std::size_t n = 0; n < near_tensors.size(); ++n) {
       const bool rows = std::any_of(contiguous.begin(), contiguous.end(), [&](auto member) {
         return near_tensors[n] == &(args.*member);

@@ -55,8 +55,19 @@ class Constant : public Backend {
 
 class Backends : public testing::Test {
  protected:
-  void SetUp() override { clean_up(); }
-  void TearDown() override { clean_up(); }
+  void SetUp() override {
+    clean_up();
+    // What this build has for GPUs stays out of the way.
+    for (const auto& backend : backends::list()) {
+      if (backend->name() == "cpu" || backend->name() == "reference") continue;
+      for_gpus_.push_back(backend);
+      backends::remove(backend->name());
+    }
+  }
+  void TearDown() override {
+    clean_up();
+    for (const auto& backend : for_gpus_) backends::add(backend);
+  }
 
   void clean_up() {
     backends::restore();
@@ -89,6 +100,9 @@ class Backends : public testing::Test {
   HostTensor q{Dtype::f32, {1, 2, 1, 16}, std::vector<float>(32, 1.0f)}, k = q, v = q, out = q;
   HostTensor lse{Dtype::f32, {1, 1, 2}};
   AttentionArgs args{.q = q, .k = k, .v = v, .out = out};
+
+ private:
+  std::vector<std::shared_ptr<const Backend>> for_gpus_;
 };
 
 bool contains(const std::string& text, const std::string& part) {

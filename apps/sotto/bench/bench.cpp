@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "bench/data.h"
+#include "bench/gpu.h"
 #include "bench/measure.h"
 #include "bench/options.h"
 #include "bench/report.h"
@@ -31,7 +32,8 @@ BenchResult run_case(const BenchCase& bench, const BenchOptions& options) {
     result.workspace_bytes = call.workspace_bytes;
     MeasureOptions measuring{.warmup = options.warmup, .repeats = options.repeats};
     if (options.max_seconds) measuring.max_seconds = *options.max_seconds;
-    result.measured = measure(call.run, measuring);
+    result.measured = bench.device.type == DeviceType::cuda ? measure_on_gpu(call.run, measuring)
+                                                            : measure(call.run, measuring);
     if (const auto peak = result.measured.peak_bytes)
       result.extra_bytes = std::max(0.0, *peak - call.quantized_bytes);
   } catch (const Error& error) {  // what one case may not, the next one may
@@ -43,14 +45,18 @@ BenchResult run_case(const BenchCase& bench, const BenchOptions& options) {
 void run(const BenchOptions& options) {
   use_threads(options.threads);
   const std::vector<BenchCase> cases = bench_cases(options);
-  for (const BenchCase& bench : cases) check_memory(bench);
+  const bool on_gpu = options.device.type == DeviceType::cuda;
+  const std::optional<Gpu> gpu = on_gpu ? std::optional(check_gpu(options.device)) : std::nullopt;
+  for (const BenchCase& bench : cases) check_memory(bench, gpu ? gpu->memory : machine_memory());
+  if (gpu) use_gpu(options.device);
   std::optional<Earlier> earlier;
   if (!options.against.empty()) earlier = read_earlier(options.against);
 
-  BenchReport report{.threads = omp_get_max_threads(), .roofs = {}, .results = {}};
+  BenchReport report{
+      .gpu = gpu ? gpu->name : "", .threads = omp_get_max_threads(), .roofs = {}, .results = {}};
   {
     Progress progress("measuring");
-    if (!options.no_roofs) report.roofs = measure_roofs();
+    if (!options.no_roofs) report.roofs = gpu ? gpu_roofs(options.device) : measure_roofs();
     for (const BenchCase& bench : cases) {
       report.results.push_back(run_case(bench, options));
       progress.show(static_cast<std::int64_t>(report.results.size()),

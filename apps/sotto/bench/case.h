@@ -40,6 +40,7 @@ enum class KvLayout {
 std::string_view layout_name(KvLayout layout);
 
 struct BenchCase {
+  Device device;
   BenchOp op{};
   std::string recipe;  // empty: none, the dtypes as they are
   BenchDtypes dtypes;

@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "bench/gpu.h"
 #include "command.h"
 #include "core/aligned_buffer.h"
 #include "core/element.h"
@@ -25,10 +26,6 @@ namespace {
 
 constexpr double kMebi = 1 << 20;
 constexpr std::array<float, 2> kE4m3Scale = {56.0f, 1 / 56.0f}, kI8Scale = {36.0f, 1 / 36.0f};
-
-double machine_memory() {
-  return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-}
 
 double size_of(const Tensor& tensor) {
   return static_cast<double>(tensor.numel()) * static_cast<double>(dtype_size(tensor.dtype));
@@ -59,10 +56,11 @@ T number_of(float x) {
     return T(x);
 }
 
-// The tensors of a case. AttentionArgs points into it.
+// The tensors of a case, on its device. AttentionArgs points into it.
 class Data {
  public:
-  Data(const BenchCase& bench, const std::string& backend) : backend_(backend) {
+  Data(const BenchCase& bench, const std::string& backend)
+      : device_(bench.device), backend_(backend) {
     make_tensors(bench);
     args.mask = bench.mask.mask;
     args.softcap = static_cast<float>(bench.softcap);
@@ -76,10 +74,10 @@ class Data {
   std::vector<std::int64_t> lens_q, lens_k;  // of each sequence
 
   Workspace workspace(std::size_t bytes) {
-    if (static_cast<double>(bytes) > machine_memory())
+    if (device_.type == DeviceType::cpu && static_cast<double>(bytes) > machine_memory())
       throw Error(fmt::format("the workspace needs {:.3g} MiB, this machine has {:.3g} MiB",
                               static_cast<double>(bytes) / kMebi, machine_memory() / kMebi));
-    return buffers_.emplace_back(std::make_unique<core::AlignedBuffer>(bytes))->span();
+    return buffers_.emplace_back(std::make_unique<core::AlignedBuffer>(bytes, device_))->span();
   }
 
   // Random numbers.
@@ -88,35 +86,52 @@ class Data {
     const std::int64_t count = tensor.numel();
     const std::uint64_t seed = next_seed_ += 1'000'003'007;
     core::with_element_type(dtype, [&]<class T>(T) {
-      T* data = static_cast<T*>(tensor.data);
+      write<T>(tensor, [&](T* data) {
 #pragma omp parallel for schedule(static)
-      for (std::int64_t i = 0; i < count; ++i)
-        data[i] = number_of<T>(random_number(seed + static_cast<std::uint64_t>(i)));
+        for (std::int64_t i = 0; i < count; ++i)
+          data[i] = number_of<T>(random_number(seed + static_cast<std::uint64_t>(i)));
+      });
     });
     return tensor;
   }
 
   Tensor integers(const std::vector<std::int64_t>& values) {
     const Tensor tensor = make(Dtype::i32, {static_cast<std::int64_t>(values.size())});
-    std::copy(values.begin(), values.end(), static_cast<std::int32_t*>(tensor.data));
+    write<std::int32_t>(tensor, [&](std::int32_t* data) {
+      std::transform(values.begin(), values.end(), data,
+                     [](std::int64_t value) { return static_cast<std::int32_t>(value); });
+    });
     return tensor;
   }
 
   Scale scale_of(const Tensor& tensor) {
     if (!core::is_quantized(tensor.dtype)) return {};
     const Tensor scale = make(Dtype::f32, {1});
-    *static_cast<float*>(scale.data) = tensor.dtype == Dtype::i8 ? kI8Scale[1] : kE4m3Scale[1];
+    write<float>(scale, [&](float* data) {
+      *data = tensor.dtype == Dtype::i8 ? kI8Scale[1] : kE4m3Scale[1];
+    });
     return Scale::per_tensor(scale);
   }
 
  private:
   Tensor make(Dtype dtype, const std::vector<std::int64_t>& shape) {
     Tensor tensor = contiguous_view("shape", nullptr, dtype, shape);
-    const auto bytes = static_cast<std::size_t>(tensor.numel() * dtype_size(dtype));
+    tensor.device = device_;
+    const auto bytes = static_cast<std::size_t>(size_of(tensor));
     tensor.data =
-        buffers_.emplace_back(std::make_unique<core::AlignedBuffer>(bytes))->span().data();
-    std::memset(tensor.data, 0, bytes);  // in memory now, not at the first call
+        buffers_.emplace_back(std::make_unique<core::AlignedBuffer>(bytes, device_))->span().data();
+    // In memory now, not at the first call.
+    if (device_.type == DeviceType::cpu) std::memset(tensor.data, 0, bytes);
     return tensor;
+  }
+
+  // Has f write a tensor's elements, to memory of the host.
+  template <class T, class F>
+  void write(const Tensor& tensor, F&& f) {
+    if (device_.type == DeviceType::cpu) return f(static_cast<T*>(tensor.data));
+    const core::AlignedBuffer host(static_cast<std::size_t>(size_of(tensor)));
+    f(reinterpret_cast<T*>(host.span().data()));
+    upload(tensor.data, host.span().data(), host.span().size());
   }
 
   void make_tensors(const BenchCase& bench) {
@@ -148,6 +163,7 @@ class Data {
       Tensor table = integers(pages);
       args.cache.page_table = contiguous_view("page_table", table.data, Dtype::i32,
                                               std::array<std::int64_t, 2>{batch, pages_of(bench)});
+      args.cache.page_table.device = device_;
     }
     args.k = numbers(dtype_k, {rows, tokens, hkv, bench.dim_qk});
     args.v = numbers(dtype_v, {rows, tokens, hkv, bench.dim_v});
@@ -167,6 +183,7 @@ class Data {
     return offsets.back();
   }
 
+  Device device_;
   std::string backend_;
   std::uint64_t next_seed_ = 0;
   std::vector<std::unique_ptr<core::AlignedBuffer>> buffers_;
@@ -231,7 +248,7 @@ BenchCall sdpa_call(const BenchCase& bench, const std::shared_ptr<Data>& data,
                     const Recipe& recipe) {
   const SdpaOptions options{.recipe = recipe, .rope = {}, .positions_k = {}};
   const auto plan = std::make_shared<SdpaPlan>(data->args, options);
-  const auto before = std::make_unique<core::AlignedBuffer>(plan->workspace_size());
+  const auto before = std::make_unique<core::AlignedBuffer>(plan->workspace_size(), bench.device);
   const AttentionArgs quantized = quantize_qkv(data->args, options, *plan, before->span()).args();
   BenchCall call{.run = {},
                  .backend = std::string(plan->backend()),
@@ -287,12 +304,17 @@ BenchCall append_call(const BenchCase& bench, const std::shared_ptr<Data>& data)
 double matrix_roof(Dtype a, Dtype b, const Roofs& roofs) {
   if (a == Dtype::f32 || b == Dtype::f32) return roofs.matrix_f32;
   const double bf16 = std::max(roofs.matrix_f32, roofs.matrix_bf16);
-  return a == Dtype::i8 && b == Dtype::i8 ? std::max(bf16, roofs.matrix_i8) : bf16;
+  if (a == Dtype::i8 && b == Dtype::i8) return std::max(bf16, roofs.matrix_i8);
+  return a == Dtype::e4m3 && b == Dtype::e4m3 ? std::max(bf16, roofs.matrix_f8) : bf16;
 }
 
 }  // namespace
 
-void check_memory(const BenchCase& bench) {
+double machine_memory() {
+  return static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+}
+
+void check_memory(const BenchCase& bench, double memory) {
   // In floating point: the integers could overflow.
   const auto number = [](std::int64_t x) { return static_cast<double>(x); };
   const auto bytes = [](Dtype dtype) { return static_cast<double>(dtype_size(dtype)); };
@@ -305,12 +327,14 @@ void check_memory(const BenchCase& bench) {
                                    number(bench.dim_v) * bytes(bench.dtypes.out)) +
                         keys * (number(bench.dim_qk) * bytes(bench.dtypes.k) +
                                 number(bench.dim_v) * bytes(bench.dtypes.v));
-  if (needed > machine_memory())
+  if (needed > memory)
     throw UsageError(fmt::format(
         "--batch {} --len-q {} --len-k {} --heads-q {} --heads-kv {} --page-size {}: the tensors "
-        "need {:.3g} MiB, this machine has {:.3g} MiB",
+        "need {:.3g} MiB, {} has {:.3g} MiB",
         bench.batch, bench.len_q, bench.len_k, bench.heads_q, bench.heads_kv, bench.page_size,
-        needed / kMebi, machine_memory() / kMebi));
+        needed / kMebi,
+        bench.device.type == DeviceType::cpu ? "this machine" : to_string(bench.device),
+        memory / kMebi));
 }
 
 BenchCall make_call(const BenchCase& bench, const std::string& backend) {
@@ -331,6 +355,7 @@ Bound bound_of(const BenchCase& bench, const Work& work, const Roofs& roofs) {
     if (recipe.qk != QkFormat::exact) q = k = recipe.qk == QkFormat::int8 ? Dtype::i8 : Dtype::e4m3;
     if (recipe.v != VFormat::exact) v = Dtype::e4m3;
   }
+  if (matrix_roof(q, k, roofs) == 0) return {1e-9 * work.bytes / roofs.read, "memory"};
   const double matrix =
       1e-9 * (work.flops_qk / matrix_roof(q, k, roofs) + work.flops_pv / matrix_roof(v, v, roofs));
   const double memory = 1e-9 * work.bytes / roofs.read;

@@ -33,8 +33,10 @@ struct BenchCall {
   double quantized_bytes = 0;  // that run() writes: copies of q, k, v and their scales
 };
 
-// Throws UsageError where the machine has not enough memory for a case's tensors.
-void check_memory(const BenchCase& bench);
+// Throws UsageError where the case's tensors need more than `memory`, in bytes.
+void check_memory(const BenchCase& bench, double memory);
+
+double machine_memory();
 
 // The tensors live as long as `run`. Throws Error where the library refuses the request.
 BenchCall make_call(const BenchCase& bench, const std::string& backend);

@@ -28,12 +28,14 @@ Operations
 Figures
   Medians. GFLOP/s: 2 (dim_qk + dim_v) for every query, query head and key that the mask shows.
   GB/s: inputs and outputs, once each. Of roof: the time that this machine's own matrix products
-  (for the dtypes at hand) and memory would need at least, divided by the time that was measured.
+  (for the dtypes at hand) and memory would need at least, divided by the time that was measured;
+  on a GPU those of the matrix products are the chip's nominal ones.
   Extra MiB: the most memory that a call took beside inputs, outputs and quantised copies.
 
 Examples
   sotto bench --len 1k,4k,16k --mask causal --recipe exact,fp8,int8qk
   sotto bench --decode --len-k 32k --heads-q 32 --heads-kv 8 --dim-qk 128 --dtype bf16,bf16/e4m3
+  sotto bench --device cuda --len 4k,16k --heads-q 32 --dim-qk 128 --mask none,causal
   sotto bench --json before.json && make && sotto bench --against before.json --plot now.svg
 
 Exit codes
@@ -77,6 +79,16 @@ BenchDtypes parse_dtypes(const std::string& option, const std::string& text) {
     dtypes.k = dtypes.v = parse_dtype(option, text.substr(first + 1, second - first - 1));
   if (second != std::string::npos) dtypes.v = parse_dtype(option, text.substr(second + 1));
   return dtypes;
+}
+
+Device parse_device(const std::string& option, const std::string& text) {
+  if (text == "cpu") return {};
+  if (text == "cuda") return {DeviceType::cuda, 0};
+  constexpr std::int64_t kMostDevices = 1024;
+  if (text.starts_with("cuda:"))
+    return {DeviceType::cuda,
+            static_cast<int>(parse_count(option, text.substr(5), 0, kMostDevices))};
+  throw UsageError(fmt::format("{}: expected cpu, cuda or cuda:N, got '{}'", option, text));
 }
 
 KvLayout layout_of(const BenchOptions& options) {
@@ -217,6 +229,11 @@ void add_bench_options(CLI::App& app, BenchOptions& options) {
   app.add_flag("--decode", options.decode, "One query a sequence over a cache")->group(shape);
 
   const char* measuring = "Measuring";
+  add_parsed(app, "--device", "DEVICE", "cpu (default), cuda or cuda:N",
+             [&options](const std::string& name, const std::string& text) {
+               options.device = parse_device(name, text);
+             })
+      ->group(measuring);
   add_backend(app, options.backend)->group(measuring);
   add_threads(app, options.threads)->group(measuring);
   add_count(app, "--warmup", options.warmup, "Calls before the first that counts", 0, 1000)
@@ -251,6 +268,7 @@ void add_bench_options(CLI::App& app, BenchOptions& options) {
 
 std::vector<BenchCase> bench_cases(const BenchOptions& options) {
   BenchCase shape;
+  shape.device = options.device;
   shape.batch = options.batch;
   shape.heads_q = options.heads_q;
   shape.heads_kv = options.heads_kv > 0 ? options.heads_kv : options.heads_q;

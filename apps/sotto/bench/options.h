@@ -29,6 +29,7 @@ struct BenchOptions {
   bool varlen = false, cache = false, decode = false;
   std::int64_t page_size = 0;
 
+  Device device;
   std::string backend;
   std::int64_t threads = 0, warmup = 1, repeats = 10;
   std::optional<double> max_seconds;

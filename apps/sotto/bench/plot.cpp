@@ -5,7 +5,6 @@
 #include <fmt/format.h>
 
 #include "bench/report.h"
-#include "machine.h"
 #include "svg.h"
 
 namespace sotto::cli {
@@ -16,6 +15,14 @@ Picture chart(std::vector<Bar> bars, std::vector<Marker> roofs, const std::strin
   for (const Bar& bar : bars) most = std::max(most, bar.value);
   for (const Marker& roof : roofs) most = std::max(most, roof.value);
   return bar_chart(bars, linear_axis(most), title, roofs);
+}
+
+std::vector<Marker> matrix_markers(const Roofs& roofs) {
+  std::vector<Marker> markers = {{"matrix product f32", roofs.matrix_f32},
+                                 {"bf16", roofs.matrix_bf16},
+                                 {"INT8", roofs.matrix_i8}};
+  if (roofs.matrix_f8 > 0) markers.push_back({"FP8", roofs.matrix_f8});
+  return markers;
 }
 
 // A colour for each operation with each recipe.
@@ -49,10 +56,7 @@ std::string to_svg(const BenchReport& report) {
   const auto& roofs = report.roofs;
   if (!products.empty())
     pictures.push_back(chart(std::move(products),
-                             roofs ? std::vector<Marker>{{"matrix product f32", roofs->matrix_f32},
-                                                         {"bf16", roofs->matrix_bf16},
-                                                         {"INT8", roofs->matrix_i8}}
-                                   : std::vector<Marker>{},
+                             roofs ? matrix_markers(*roofs) : std::vector<Marker>{},
                              "GFLOP/s (more is better)"));
   if (!memory.empty())
     pictures.push_back(chart(
@@ -60,8 +64,7 @@ std::string to_svg(const BenchReport& report) {
         roofs ? std::vector<Marker>{{"memory read", roofs->read}, {"memory copy", roofs->copy}}
               : std::vector<Marker>{},
         "GB/s (more is better)"));
-  return svg_file(fmt::format("sotto bench on {}, {} threads", cpu_model(), report.threads),
-                  pictures);
+  return svg_file(fmt::format("sotto bench on {}", machine_text(report)), pictures);
 }
 
 }  // namespace sotto::cli

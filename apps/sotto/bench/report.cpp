@@ -70,12 +70,14 @@ std::string number(const std::optional<double>& value, int decimals, const char*
 }
 
 std::string header(const BenchReport& report) {
-  std::string text = fmt::format("machine  {}, {} threads\n", cpu_model(), report.threads);
+  std::string text = fmt::format("machine  {}\n", machine_text(report));
   if (const auto& roofs = report.roofs)
     text += fmt::format(
-        "roofs    matrix f32 {:.0f}, bf16 {:.0f}, INT8 {:.0f} GFLOP/s; read {:.1f}, copy {:.1f} "
-        "GB/s\n",
-        roofs->matrix_f32, roofs->matrix_bf16, roofs->matrix_i8, roofs->read, roofs->copy);
+        "roofs    {}matrix f32 {:.0f}, bf16 {:.0f}, INT8 {:.0f}{} GFLOP/s; read {:.1f}, copy "
+        "{:.1f} GB/s\n",
+        roofs->nominal ? "nominal " : "", roofs->matrix_f32, roofs->matrix_bf16, roofs->matrix_i8,
+        roofs->matrix_f8 > 0 ? fmt::format(", FP8 {:.0f}", roofs->matrix_f8) : "", roofs->read,
+        roofs->copy);
   std::set<std::string> backends;
   for (const BenchResult& result : report.results)
     if (!result.backend.empty()) backends.insert(result.backend);
@@ -93,6 +95,8 @@ Json roofs_json(const Roofs& roofs) {
   return {{"matrix_f32_gflops", roofs.matrix_f32},
           {"matrix_bf16_gflops", roofs.matrix_bf16},
           {"matrix_i8_gops", roofs.matrix_i8},
+          {"matrix_f8_gflops", roofs.matrix_f8},
+          {"matrix_nominal", roofs.nominal},
           {"read_gbps", roofs.read},
           {"copy_gbps", roofs.copy}};
 }
@@ -156,6 +160,11 @@ std::vector<std::string> short_names(const std::vector<BenchResult>& results) {
   return names;
 }
 
+std::string machine_text(const BenchReport& report) {
+  return report.gpu.empty() ? fmt::format("{}, {} threads", cpu_model(), report.threads)
+                            : report.gpu;
+}
+
 std::string to_table(const BenchReport& report, const std::optional<Earlier>& earlier) {
   const auto varying = varying_parts(report.results);
   const auto parts = describe(report.results[0].bench);
@@ -180,7 +189,7 @@ std::string to_table(const BenchReport& report, const std::optional<Earlier>& ea
     auto& row = rows.emplace_back();
     for (std::size_t i = 0; i < values.size(); ++i)
       if (varying[i]) row.push_back(values[i].second);
-    row.push_back(fmt::format("{:.3f}", 1e3 * result.measured.median()));
+    row.push_back(fmt::format("{:.4f}", 1e3 * result.measured.median()));
     row.push_back(fmt::format("{:.1f} %", 100 * result.measured.spread()));
     row.push_back(result.work.flops() > 0 ? fmt::format("{:.1f}", result.gflops()) : "-");
     row.push_back(fmt::format("{:.2f}", result.gbps()));
@@ -213,11 +222,14 @@ std::string to_json(const BenchReport& report, const std::optional<Earlier>& ear
   Json results = Json::array();
   for (const BenchResult& result : report.results)
     results.push_back(result_json(result, report, earlier));
-  Json json = {
-      {"sotto", version()},
-      {"machine", {{"cpu", cpu_model()}, {"simd", simd_targets()}, {"threads", report.threads}}},
-      {"roofs", report.roofs ? roofs_json(*report.roofs) : Json(nullptr)},
-      {"results", std::move(results)}};
+  Json json = {{"sotto", version()},
+               {"machine",
+                {{"cpu", cpu_model()},
+                 {"simd", simd_targets()},
+                 {"threads", report.threads},
+                 {"gpu", report.gpu.empty() ? Json(nullptr) : Json(report.gpu)}}},
+               {"roofs", report.roofs ? roofs_json(*report.roofs) : Json(nullptr)},
+               {"results", std::move(results)}};
   if (earlier) {
     const Unmatched keys = unmatched(report, *earlier);
     json["against"] = {

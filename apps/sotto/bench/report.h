@@ -28,6 +28,7 @@ struct BenchResult {
 };
 
 struct BenchReport {
+  std::string gpu;  // its name; empty: the CPU was measured
   int threads = 0;
   std::optional<Roofs> roofs;
   std::vector<BenchResult> results;
@@ -40,6 +41,8 @@ struct Earlier {
 };
 Earlier read_earlier(const std::string& file);
 
+// "AMD EPYC …, 8 threads", or the GPU.
+std::string machine_text(const BenchReport& report);
 std::string to_table(const BenchReport& report, const std::optional<Earlier>& earlier);
 std::string to_json(const BenchReport& report, const std::optional<Earlier>& earlier);
 std::string to_svg(const BenchReport& report);

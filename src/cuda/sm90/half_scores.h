@@ -1,0 +1,125 @@
+// From Q·K in fp32 to probabilities in 16 bits.
+//
+// A score x = S·factor, in units of log 2, becomes P = 2^(x - max + kTop). `max` is a maximum of
+// the row that is found in its first tile of keys and moves only where the P of a later tile add up
+// to more than kLimit, which is rare: nobody looks for maxima otherwise. P that are halves hold
+// kLimit, and still 2^-24: what lies 29 steps below the maximum; bf16 P and all sums lose nothing.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <type_traits>
+
+#include "cuda/common/wgmma.h"
+#include "cuda/sm90/epilogue.h"
+#include "cuda/sm90/key_mask.h"
+
+namespace sotto::sm90 {
+
+template <bool kBf16, int kKeys>
+class HalfScores {
+ public:
+  using Mma = cuda::MmaSs<std::conditional_t<kBf16, cuda::Bf16ToF32, cuda::F16ToF32>, kKeys>;
+  static constexpr int kCount = Mma::kCount;
+  using Tile = float[kCount];
+  using Pairs = std::uint32_t[kCount / 2];  // P, two keys in a register
+
+  __device__ __forceinline__ void start() {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      max[r] = kNone;
+      sum[r] = 0;
+    }
+  }
+
+  // x becomes softcap·tanh((x + bias) / softcap); bias in units of log 2. S is then x.
+  static __device__ __forceinline__ void cap(const Params& p, Tile& s, const float (&bias)[2]) {
+    const float twice_inverse = 2 * kLog2e / p.softcap_log2;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const float x = fmaf(s[i], p.scale_log2, bias[i >> 1 & 1]);
+      // tanh(y) = 1 - 2 / (1 + e^2y): tanh.approx has only 11 bits.
+      const float e = fminf(cuda::exp2_approx(x * twice_inverse), 1e30f);
+      s[i] = x != x ? x : p.softcap_log2 * (1.0f - __fdividef(2.0f, 1.0f + e));
+    }
+  }
+
+  // Hidden scores become -inf; S is then x.
+  static __device__ __forceinline__ void hide(Tile& s, float factor, const KeyMask& mask) {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      s[i] = mask.sees(i >> 1 & 1, 8 * (i >> 2) + (i & 1)) ? s[i] * factor : -INFINITY;
+    }
+  }
+
+  // P of a tile. True where the maxima moved: then everything summed before shrinks by `shrink`.
+  __device__ __forceinline__ bool probabilities(const Tile& s, float factor, Pairs& pairs,
+                                                float (&shrink)[2]) {
+    float tile[2];
+    bool moved = false;
+    for (bool move = __any_sync(~0u, !(max[0] > kNone && max[1] > kNone));;) {
+      if (move) {
+        move_maxima(s, factor, shrink);
+        moved = true;
+      }
+      exponentials(s, factor, pairs, tile);
+      move = __any_sync(~0u, !(tile[0] <= kLimit && tile[1] <= kLimit));
+      if (moved || !move) break;
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) sum[r] = (moved ? sum[r] * shrink[r] : sum[r]) + tile[r];
+    return moved;
+  }
+
+  // The sum of a row's P, whose keys four threads share.
+  __device__ __forceinline__ float total(int row) const {
+    const float two = sum[row] + __shfl_xor_sync(~0u, sum[row], 1);
+    return two + __shfl_xor_sync(~0u, two, 2);
+  }
+  // log2 of what that counts.
+  __device__ __forceinline__ float log2_sum(int row, float total) const {
+    return max[row] > kNone ? max[row] - kTop + cuda::log2_approx(total) : -INFINITY;
+  }
+
+  float max[2];  // in units of log 2; kNone: no key was seen yet
+  float sum[2];  // of the thread's P
+
+ private:
+  static constexpr float kNone = -INFINITY;
+  static constexpr float kTop = 5.0f, kLimit = 65504.0f;
+
+  __device__ __forceinline__ void move_maxima(const Tile& s, float factor, float (&shrink)[2]) {
+    asm volatile("" : "+f"(factor));  // or else the search would be hoisted out of the rare branch
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float top = -INFINITY;
+#pragma unroll
+      for (int i = 0; i < kCount / 2; ++i) {
+        top = fmaxf(top, s[4 * (i >> 1) + 2 * r + (i & 1)] * factor);
+      }
+      const float next = fmaxf(max[r], row_max(top));
+      shrink[r] = max[r] > kNone ? cuda::exp2_approx(max[r] - next) : 1.0f;
+      max[r] = next;
+    }
+  }
+
+  __device__ __forceinline__ void exponentials(const Tile& s, float factor, Pairs& pairs,
+                                               float (&tile)[2]) const {
+    float base[2], sums[4] = {0, 0, 0, 0};
+#pragma unroll
+    for (int r = 0; r < 2; ++r) base[r] = max[r] > kNone ? kTop - max[r] : 0.0f;
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) {
+      const int r = i & 1;
+      const float low = cuda::exp2_approx(fmaf(s[2 * i], factor, base[r]));
+      const float high = cuda::exp2_approx(fmaf(s[2 * i + 1], factor, base[r]));
+      sums[2 * r] += low;
+      sums[2 * r + 1] += high;
+      pairs[i] = pack16(kBf16 ? OutDtype::bf16 : OutDtype::f16, low, high);
+    }
+    tile[0] = sums[0] + sums[1];
+    tile[1] = sums[2] + sums[3];
+  }
+};
+
+}  // namespace sotto::sm90
