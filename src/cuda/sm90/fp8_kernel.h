@@ -1,7 +1,7 @@
 // Attention of 8-bit Q and K (e4m3 or INT8) and e4m3 V on Hopper's tensor cores.
 //
-//     producer (one warp): next tile of rows ► Q ► (K, V) (K, V) …      by the copy engine, kStages
-//     deep consumers (kWarpgroups × 64 rows), for each tile of keys j:
+//     producer (one warp): next tile of rows ► Q ► (K, V) (K, V) …      by the copy engine, several
+//     deep consumers (warpgroups × 64 rows), for each tile of keys j:
 //         tensor cores   P·V(j-1), part 0 │ Q·K(j)          │ P·V(j-1), part 1 … │
 //         other pipes                     │ sum += part 0   │     sum += part 1   │ P(j) from S(j)
 //
@@ -15,160 +15,26 @@
 
 #include "cuda/common/wgmma.h"
 #include "cuda/sm90/epilogue.h"
-#include "cuda/sm90/kernel.h"
-#include "cuda/sm90/schedule.h"
+#include "cuda/sm90/fp8_producer.h"
 #include "cuda/sm90/scores_e4m3.h"
 #include "cuda/sm90/scores_int8.h"
 
 namespace sotto::sm90 {
 
-// Where things lie in shared memory; all tiles begin at multiples of 1,024 bytes (the base is
-// aligned by hand, hence kTotal has as much to spare).
 template <Fp8Config kConfig>
-struct Fp8Layout {
-  // What the producer tells the consumers of the next tile of rows.
-  struct Slot {
-    Work work;  // batch < 0: there is none
-    KeyRange tiles;
-    OwnTiles own[kConfig.warpgroups];
-  };
-  static constexpr int kRows = 64 * kConfig.warpgroups;
-  // The copy engine swizzles rows of at most 128 bytes: longer ones are cut.
-  static constexpr int kSlice = kConfig.dim_qk % 128 == 0  ? 128
-                                : kConfig.dim_qk % 64 == 0 ? 64
-                                                           : 32;
-  static constexpr int kSlices = kConfig.dim_qk / kSlice;
-  static constexpr int kKeySlice = kConfig.keys < 128 ? kConfig.keys : 128;  // of V
-  static constexpr int kKeySlices = kConfig.keys / kKeySlice;
-  static constexpr int kOnes = 8;
-  static constexpr int kQBytes = kRows * kConfig.dim_qk;
-  static constexpr int kKBytes = kConfig.keys * kConfig.dim_qk;
-  static constexpr int kVSliceBytes = (kConfig.dim_v + kOnes) * kKeySlice;
-  static constexpr int kVBytes = kKeySlices * kVSliceBytes;
-  static constexpr int kQ = 0, kK = kQ + kQBytes, kV = kK + kConfig.stages * kKBytes;
-  static constexpr int kBarriers = kV + kConfig.stages * kVBytes;
-  static constexpr int kWork = kBarriers + 8 * (4 * kConfig.stages + 2);  // two, used in turn
-  static constexpr int kScales = kWork + 2 * sizeof(Slot);
-  static constexpr int kTotal = kScales + kConfig.stages * sizeof(KeyScales) + 1024;
-  static constexpr int kThreads = 128 * (kConfig.warpgroups + 1);
-  static_assert(kConfig.keys % kKeySlice == 0 && kVSliceBytes % 512 == 0 && kKBytes % 1024 == 0);
-};
-
-template <Fp8Config kConfig>
-class Fp8Block {
+class Fp8Consumer {
   using Layout = Fp8Layout<kConfig>;
-  static constexpr int kRows = Layout::kRows, kKeys = kConfig.keys, kStages = kConfig.stages;
-  static constexpr int kWarps = 4 * kConfig.warpgroups;
-  static constexpr int kOutside = 1 << 30;  // a coordinate beyond any tensor
+  static constexpr int kRows = Layout::kRows, kKeys = kConfig.keys;
 
  public:
-  __device__ __forceinline__ Fp8Block(const Params& p, unsigned char* memory)
-      : p_(p),
-        memory_(memory + (1024 - cuda::shared_address(memory) % 1024) % 1024),
-        base_(cuda::shared_address(memory_)) {}
-
-  __device__ __forceinline__ void set_up() {
-    if (threadIdx.x == 0) {
-      for (int s = 0; s < kStages; ++s) {
-        cuda::barrier_init(k_full(s), 1);
-        cuda::barrier_init(v_full(s), 1);
-        cuda::barrier_init(k_empty(s), kWarps);
-        cuda::barrier_init(v_empty(s), kWarps);
-      }
-      cuda::barrier_init(q_full(), 1);
-      cuda::barrier_init(q_empty(), kWarps);
-      cuda::fence_barrier_init();
-    }
-    constexpr int kWords = Layout::kOnes * Layout::kKeySlice / 4;
-    for (int i = static_cast<int>(threadIdx.x); i < kStages * Layout::kKeySlices * kWords;
-         i += Layout::kThreads) {
-      const int slice = i / kWords;
-      word(Layout::kV + slice * Layout::kVSliceBytes + kConfig.dim_v * Layout::kKeySlice +
-           i % kWords * 4) = 0x38383838u;  // e4m3 ones
-    }
-    cuda::fence_async_proxy();
-    __syncthreads();
-  }
-
-  __device__ __forceinline__ void produce(const CUtensorMap& q, const CUtensorMap& k,
-                                          const CUtensorMap& v) {
-    const int lane = static_cast<int>(threadIdx.x) & 31;
-    int stage = 0, phase = 1, turn = 0;
-    for (;;) {
-      int tile = 0;
-      if (lane == 0) tile = static_cast<int>(atomicAdd(p_.next_tile, 1u));
-      tile = __shfl_sync(~0u, tile, 0);
-      Work work{};
-      if (tile < p_.tiles && !work_at<kRows>(p_, tile, lane, work)) continue;
-      cuda::barrier_wait(q_empty(), turn & 1 ^ 1);
-      typename Layout::Slot& slot = work_slot(turn++);
-      if (tile >= p_.tiles) {
-        // The last block to come leaves the counter ready for the next launch.
-        if (lane == 0 && tile == p_.tiles + static_cast<int>(gridDim.x) - 1) *p_.next_tile = 0;
-        if (lane == 0) {
-          slot.work.batch = -1;
-          cuda::barrier_arrive(q_full());
-        }
-        return;
-      }
-      const int head = work.head / (p_.heads_q / p_.heads_kv);
-      const bool packed = p_.cu_seqlens_k != nullptr;
-      const int v_slot = packed ? head : work.batch * p_.heads_kv + head;
-      const int v_token = packed ? (work.token_k / kBlock + work.batch) * kBlock : 0;
-      const KeyRange tiles = tiles_of_rows<kKeys>(p_, work, work.row, work.row + kRows - 1);
-      if (lane < kConfig.warpgroups) {
-        slot.own[lane] = tiles_of_warpgroup<kKeys>(p_, work, work.row + 64 * lane);
-      }
-      __syncwarp();
-      if (lane == 0) {
-        slot.work = work;
-        slot.tiles = tiles;
-        cuda::barrier_expect(q_full(), Layout::kQBytes);
-#pragma unroll
-        for (int i = 0; i < Layout::kSlices; ++i) {
-          cuda::copy_tile(base_ + Layout::kQ + i * kRows * Layout::kSlice, &q, q_full(),
-                          i * Layout::kSlice, work.token_q + work.row, work.head,
-                          p_.cu_seqlens_q == nullptr ? work.batch : 0);
-        }
-      }
-      // Lane 0 copies K and V, lanes 1 and 2 bring their scales.
-      const ScaleView& view = lane == 1 ? p_.k_scale : p_.v_scale;
-      const HeadScales scales = scales_of(view, work.batch, head, work.token_k);
-      for (int n = tiles.end - 1; n >= tiles.begin; --n) {
-        cuda::barrier_wait(k_empty(stage), phase);
-        cuda::barrier_wait(v_empty(stage), phase);
-        if (lane == 1 || lane == 2) {
-          KeyScales& slot_of_tile = key_scales(stage);
-          (lane == 1 ? slot_of_tile.k : slot_of_tile.v) = scale_at(view, scales, n * kKeys);
-        }
-        __syncwarp();
-        if (lane == 0) {
-          cuda::barrier_expect(k_full(stage), Layout::kKBytes);
-#pragma unroll
-          for (int i = 0; i < Layout::kSlices; ++i) {
-            cuda::copy_tile(k_at(stage) + i * kKeys * Layout::kSlice, &k, k_full(stage),
-                            i * Layout::kSlice, work.token_k + n * kKeys, head,
-                            packed ? 0 : work.batch);
-          }
-          cuda::barrier_expect(v_full(stage), kKeys * kConfig.dim_v);
-#pragma unroll
-          for (int i = 0; i < Layout::kKeySlices; ++i) {
-            // Behind the sequence there may be anything; outside of the tensor there are zeros.
-            const int key = n * kKeys + i * Layout::kKeySlice;
-            cuda::copy_tile(v_at(stage) + i * Layout::kVSliceBytes, &v, v_full(stage),
-                            key < work.len_k ? v_token + key : kOutside, 0, v_slot);
-          }
-        }
-        advance(stage, phase);
-      }
-    }
-  }
+  __device__ __forceinline__ Fp8Consumer(const Params& p, const Fp8Memory<kConfig>& memory)
+      : p_(p), memory_(memory) {}
 
   __device__ __forceinline__ void consume(int warpgroup) {
     int stage = 0, phase = 0;
     for (int turn = 0;; ++turn) {
-      cuda::barrier_wait(q_full(), turn & 1);
-      const typename Layout::Slot& slot = work_slot(turn);
+      cuda::barrier_wait(memory_.q_full(), turn & 1);
+      const typename Layout::Slot& slot = memory_.work_slot(turn);
       if (cuda::warp_uniform(slot.work.batch) < 0) return;
       attend(slot, warpgroup, stage, phase);
     }
@@ -195,7 +61,7 @@ class Fp8Block {
       const int thread = thread_of_warpgroup();
       return work.row + 64 * warpgroup + thread / 32 * 16 + thread % 32 / 4;
     };
-    const std::uint32_t q = base_ + Layout::kQ + 64 * warpgroup * Layout::kSlice;
+    const std::uint32_t q = memory_.q_at() + 64 * warpgroup * Layout::kSlice;
     const KeyRange block{cuda::warp_uniform(slot.tiles.begin), cuda::warp_uniform(slot.tiles.end)};
     const OwnTiles& own = slot.own[warpgroup];
     const KeyRange all{cuda::warp_uniform(own.all.begin), cuda::warp_uniform(own.all.end)};
@@ -223,9 +89,9 @@ class Fp8Block {
         const int slice = i / kSteps, step = i % kSteps * 2;
         const std::uint64_t a =
             cuda::matrix_descriptor<Layout::kSlice>(q + slice * kRows * Layout::kSlice) + step;
-        const std::uint64_t b =
-            cuda::matrix_descriptor<Layout::kSlice>(k_at(at) + slice * kKeys * Layout::kSlice) +
-            step;
+        const std::uint64_t b = cuda::matrix_descriptor<Layout::kSlice>(
+                                    memory_.k_at(at) + slice * kKeys * Layout::kSlice) +
+                                step;
         if (i == 0) {
           Scores::Mma::start(s, a, b);
         } else {
@@ -239,7 +105,8 @@ class Fp8Block {
       using Mma = std::conditional_t<kPart == kParts - 1, LastPart, Part>;
 #pragma unroll
       for (int i = 0; i < kKeys / 32; ++i) {
-        const std::uint32_t rows = v_at(at) + i * 32 / Layout::kKeySlice * Layout::kVSliceBytes +
+        const std::uint32_t rows = memory_.v_at(at) +
+                                   i * 32 / Layout::kKeySlice * Layout::kVSliceBytes +
                                    kPart * kPartColumns * Layout::kKeySlice;
         const std::uint64_t b =
             cuda::matrix_descriptor<Layout::kKeySlice>(rows) + i * 32 % Layout::kKeySlice / 16;
@@ -286,7 +153,7 @@ class Fp8Block {
       }
     };
     const auto take_v_scale = [&](int at) {
-      const float next = key_scales(at).v * (kConfig.two_level ? kTruncation : 1.0f);
+      const float next = memory_.key_scales(at).v * (kConfig.two_level ? kTruncation : 1.0f);
       if (!kConfig.two_level && __builtin_expect(next != v_scale, 0)) {
         const float ratio = v_scale / next;
 #pragma unroll
@@ -308,7 +175,7 @@ class Fp8Block {
     const bool rare = p_.softcap_log2 > 0 || (!kConfig.int8 && p_.k_scale.step != 0);
     // Of the tile in `stage`: x = S·unit.
     const auto units_here = [&](float(&units)[2]) {
-      const float k_scale = key_scales(stage).k;
+      const float k_scale = memory_.key_scales(stage).k;
       if constexpr (kConfig.int8) {
         units[0] = q_units[0] * k_scale;
         units[1] = q_units[1] * k_scale;
@@ -323,7 +190,7 @@ class Fp8Block {
       float units[2];
       units_here(units);
       if constexpr (kConfig.int8) {
-        return scores.set_units(p_, units, bound * key_scales(stage).k);
+        return scores.set_units(p_, units, bound * memory_.key_scales(stage).k);
       } else {
         return scores.set_units(p_, units);
       }
@@ -356,7 +223,7 @@ class Fp8Block {
     skip(block.end - 1, tiles.end - 1, lane, stage, phase);
     if (tiles.begin < tiles.end) {
       float shrink[2];
-      cuda::barrier_wait(k_full(stage), phase);
+      cuda::barrier_wait(memory_.k_full(stage), phase);
       cuda::mma_fence();
       issue_scores(stage);
       cuda::mma_commit();
@@ -368,17 +235,17 @@ class Fp8Block {
       set_units();
       cuda::mma_wait<0>();
       cuda::pin(s);
-      release(k_empty(stage), lane);
-      if (tiles.end - tiles.begin == 1) release(q_empty(), lane);
+      memory_.release(memory_.k_empty(stage), lane);
+      if (tiles.end - tiles.begin == 1) memory_.release(memory_.q_empty(), lane);
       prepare(tiles.end - 1, true, shrink);
       scores.encode(p_, s, codes);
 
       // S of tile n, P·V of the one before it.
       for (int n = tiles.end - 2; n >= tiles.begin; --n) {
         const int before = stage;
-        cuda::barrier_wait(v_full(before), phase);
+        cuda::barrier_wait(memory_.v_full(before), phase);
         take_v_scale(before);
-        advance(stage, phase);
+        memory_.advance(stage, phase);
         cuda::pin(codes);
         float part[kParts > 1 ? Part::kCount : 1];
         if constexpr (kParts > 1) {
@@ -386,7 +253,7 @@ class Fp8Block {
           issue_part(first_part, part, before);
           cuda::mma_commit();
         }
-        cuda::barrier_wait(k_full(stage), phase);
+        cuda::barrier_wait(memory_.k_full(stage), phase);
         cuda::mma_fence();
         issue_scores(stage);
         cuda::mma_commit();
@@ -403,11 +270,11 @@ class Fp8Block {
           issue_last(last, before);
           cuda::mma_wait<1>();
           cuda::pin(s);
-          release(k_empty(stage), lane);
-          if (n == tiles.begin) release(q_empty(), lane);
+          memory_.release(memory_.k_empty(stage), lane);
+          if (n == tiles.begin) memory_.release(memory_.q_empty(), lane);
           const bool moved = prepare(n, find_again, shrink);
           finish_last(last);
-          release(v_empty(before), lane);
+          memory_.release(memory_.v_empty(before), lane);
           if (__builtin_expect(moved, 0)) {
             scores.sum[0] *= shrink[0];
             scores.sum[1] *= shrink[1];
@@ -419,7 +286,7 @@ class Fp8Block {
       }
 
       // P·V of the last tile.
-      cuda::barrier_wait(v_full(stage), phase);
+      cuda::barrier_wait(memory_.v_full(stage), phase);
       take_v_scale(stage);
       cuda::pin(codes);
       with_last([&](auto& last) {
@@ -438,15 +305,15 @@ class Fp8Block {
         issue_last(last, stage);
         finish_last(last);
       });
-      release(v_empty(stage), lane);
-      advance(stage, phase);
+      memory_.release(memory_.v_empty(stage), lane);
+      memory_.advance(stage, phase);
       if constexpr (!kConfig.two_level) {
 #pragma unroll
         for (int i = 0; i < kConfig.dim_v / 2; ++i) o[i] *= v_scale;
       }
     } else {
       scores.start(p_);
-      release(q_empty(), lane);
+      memory_.release(memory_.q_empty(), lane);
     }
     skip(tiles.begin - 1, block.begin - 1, lane, stage, phase);
 
@@ -464,12 +331,12 @@ class Fp8Block {
   // Tiles from ... down to `to` + 1, that only other warpgroups of the block need.
   __device__ __forceinline__ void skip(int from, int to, int lane, int& stage, int& phase) const {
     for (int n = from; n > to; --n) {
-      cuda::barrier_wait(k_full(stage), phase);
-      cuda::barrier_wait(v_full(stage), phase);
+      cuda::barrier_wait(memory_.k_full(stage), phase);
+      cuda::barrier_wait(memory_.v_full(stage), phase);
       __syncwarp();
-      release(k_empty(stage), lane);
-      release(v_empty(stage), lane);
-      advance(stage, phase);
+      memory_.release(memory_.k_empty(stage), lane);
+      memory_.release(memory_.v_empty(stage), lane);
+      memory_.advance(stage, phase);
     }
   }
 
@@ -531,8 +398,8 @@ class Fp8Block {
         asm volatile("ld.shared.b32 %0, [%1];" : "=r"(four) : "r"(at));
         sum = __dp4a(four, four, sum);
       }
-      bound = fmaxf(bound, sqrtf(static_cast<float>(row_sum(sum)) * kConfig.dim_qk) * 127.0f *
-                               q_units[r]);
+      bound = fmaxf(bound,
+                    sqrtf(static_cast<float>(row_sum(sum)) * kConfig.dim_qk) * 127.0f * q_units[r]);
       known &= q_units[r] >= 0;
     }
     // Floats that are not negative are ordered as their bits.
@@ -540,51 +407,14 @@ class Fp8Block {
     return __all_sync(~0u, known) ? bound : NAN;
   }
 
-  static __device__ __forceinline__ void advance(int& stage, int& phase) {
-    if (++stage == kStages) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
   static __device__ __forceinline__ int thread_of_warpgroup() {
     int thread;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
     return thread & 127;
   }
-  // Every warp by itself, so that none can be a whole round behind.
-  static __device__ __forceinline__ void release(std::uint32_t barrier, int lane) {
-    if (lane == 0) cuda::barrier_arrive(barrier);
-  }
-
-  __device__ __forceinline__ std::uint32_t k_at(int s) const {
-    return base_ + Layout::kK + s * Layout::kKBytes;
-  }
-  __device__ __forceinline__ std::uint32_t v_at(int s) const {
-    return base_ + Layout::kV + s * Layout::kVBytes;
-  }
-  __device__ __forceinline__ std::uint32_t barrier(int i) const {
-    return base_ + Layout::kBarriers + 8 * i;
-  }
-  __device__ __forceinline__ std::uint32_t k_full(int s) const { return barrier(s); }
-  __device__ __forceinline__ std::uint32_t k_empty(int s) const { return barrier(kStages + s); }
-  __device__ __forceinline__ std::uint32_t v_full(int s) const { return barrier(2 * kStages + s); }
-  __device__ __forceinline__ std::uint32_t v_empty(int s) const { return barrier(3 * kStages + s); }
-  __device__ __forceinline__ std::uint32_t q_full() const { return barrier(4 * kStages); }
-  __device__ __forceinline__ std::uint32_t q_empty() const { return barrier(4 * kStages + 1); }
-
-  __device__ __forceinline__ std::uint32_t& word(int offset) const {
-    return *reinterpret_cast<std::uint32_t*>(memory_ + offset);
-  }
-  __device__ __forceinline__ typename Layout::Slot& work_slot(int turn) const {
-    return reinterpret_cast<typename Layout::Slot*>(memory_ + Layout::kWork)[turn & 1];
-  }
-  __device__ __forceinline__ KeyScales& key_scales(int s) const {
-    return reinterpret_cast<KeyScales*>(memory_ + Layout::kScales)[s];
-  }
 
   const Params& p_;
-  unsigned char* memory_;
-  std::uint32_t base_;
+  const Fp8Memory<kConfig>& memory_;
 };
 
 // Instance has the configuration as kConfig (nvcc takes no such value as a kernel's parameter).
@@ -594,16 +424,16 @@ __global__ void __launch_bounds__(Fp8Layout<Instance::kConfig>::kThreads, 1)
                const __grid_constant__ CUtensorMap v, const __grid_constant__ Params params) {
   extern __shared__ unsigned char memory[];
   constexpr Fp8Config kConfig = Instance::kConfig;
-  Fp8Block<kConfig> block(params, memory);
-  block.set_up();
+  const Fp8Memory<kConfig> shared(memory);
+  shared.set_up();
   cuda::wait_for_prior_kernel();
   const int warpgroup = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128, 0);
   if (warpgroup == 0) {
     cuda::give_registers<kConfig.warpgroups == 3 ? 32 : 40>();
-    if (threadIdx.x < 32) block.produce(q, k, v);
+    if (threadIdx.x < 32) produce(params, shared, q, k, v);
   } else {
     cuda::take_registers<kConfig.warpgroups == 3 ? 160 : 232>();
-    block.consume(warpgroup - 1);
+    Fp8Consumer<kConfig>(params, shared).consume(warpgroup - 1);
   }
 }
 

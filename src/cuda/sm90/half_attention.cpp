@@ -2,12 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "core/check.h"
 #include "core/geometry.h"
 #include "cuda/error.h"
-#include "cuda/memory.h"
 #include "cuda/quantize/arena.h"
 #include "cuda/sm90/copy_rows.h"
 #include "cuda/sm90/launch.h"
@@ -50,7 +51,6 @@ class HalfAttention final : public AttentionKernel {
       : problem_(problem),
         multiprocessors_(multiprocessors(problem.device.index)),
         kernel_(choose(problem, multiprocessors_)) {
-    const cuda::DeviceGuard guard(problem.device);
     allow_shared_memory(kernel_.function, kernel_.shared_bytes);
     const std::array inputs{&args.q, &args.k, &args.v};
     for (std::size_t i = 0; i < copied_.size(); ++i) copied_[i] = !has_aligned_rows(*inputs[i]);
@@ -62,7 +62,6 @@ class HalfAttention final : public AttentionKernel {
   std::size_t workspace_size() const override { return workspace_size_; }
 
   void run(const AttentionArgs& args, Workspace workspace, Stream stream) const override {
-    const cuda::DeviceGuard guard(problem_.device);
     const auto on = static_cast<cudaStream_t>(stream.handle);
     check_layout(args);
     check_rows("q", args.q, copied_[0]);

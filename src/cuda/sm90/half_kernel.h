@@ -7,8 +7,7 @@
 //         other pipes           │ P(j) from S(j), if kConfig.overlap; else … P(j)
 //
 // - The registers of S, rounded to 16 bits, are the A operand of P·V: no shuffles. V stays as it
-// is,
-//   [token][dim]: the tensor cores read it transposed.
+//   is, [token][dim]: the tensor cores read it transposed.
 // - Maxima are not looked for, see half_scores.h.
 // - Two warpgroups take turns on the tensor cores, so that one computes P while the other
 //   multiplies; three find that order by themselves.
@@ -237,7 +236,7 @@ class HalfBlock {
     float shrink[2];
     // S of tile n to P.
     const auto softmax = [&](int n, typename Scores::Pairs& to) {
-      float factor = p_.scale_log2;
+      float factor = p_.scale_log2;  // x = S·factor
       if (p_.softcap_log2 > 0) {
         cap_scores(work, row(work), s);
         factor = 1;

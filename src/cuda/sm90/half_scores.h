@@ -52,19 +52,34 @@ class HalfScores {
     }
   }
 
-  // P of a tile. True where the maxima moved: then everything summed before shrinks by `shrink`.
-  __device__ __forceinline__ bool probabilities(const Tile& s, float factor, Pairs& pairs,
+  // P of a tile. True where maxima moved: then everything summed before shrinks by `shrink`.
+  __device__ __forceinline__ bool probabilities(Tile& s, float factor, Pairs& pairs,
                                                 float (&shrink)[2]) {
     float tile[2];
     bool moved = false;
-    for (bool move = __any_sync(~0u, !(max[0] > kNone && max[1] > kNone));;) {
-      if (move) {
-        move_maxima(s, factor, shrink);
+    // Of rows without a maximum, and of those whose maximum is too large to be left alone.
+    bool move[2] = {!(fabsf(max[0]) < kFar), !(fabsf(max[1]) < kFar)};
+    bool any = __any_sync(~0u, move[0] || move[1]);
+#pragma unroll 1
+    for (int pass = 0;; ++pass) {
+      if (any) {
+        if (!moved) shrink[0] = shrink[1] = 1;
         moved = true;
+        move_maxima(s, factor, move, shrink);
+        if (__any_sync(~0u, is_far(max[0]) || is_far(max[1]))) {
+#pragma unroll
+          for (int i = 0; i < kCount; ++i) s[i] *= factor;
+          factor = 1;
+        }
       }
       exponentials(s, factor, pairs, tile);
-      move = __any_sync(~0u, !(tile[0] <= kLimit && tile[1] <= kLimit));
-      if (moved || !move) break;
+      any = __any_sync(~0u, tile[0] > kLimit || tile[1] > kLimit);
+      if (!any || pass == 2) break;
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const unsigned lanes = __ballot_sync(~0u, tile[r] > kLimit);
+        move[r] = (lanes >> (threadIdx.x & 28) & 15) != 0;  // a row is four threads
+      }
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) sum[r] = (moved ? sum[r] * shrink[r] : sum[r]) + tile[r];
@@ -78,6 +93,7 @@ class HalfScores {
   }
   // log2 of what that counts.
   __device__ __forceinline__ float log2_sum(int row, float total) const {
+    if (total != total) return total;
     return max[row] > kNone ? max[row] - kTop + cuda::log2_approx(total) : -INFINITY;
   }
 
@@ -87,8 +103,16 @@ class HalfScores {
  private:
   static constexpr float kNone = -INFINITY;
   static constexpr float kTop = 5.0f, kLimit = 65504.0f;
+  // From here on the maximum, a product rounded to fp32, is too far from the exact product that it
+  // is subtracted from: all are rounded first then.
+  static constexpr float kFar = 1 << 24;
+  static __device__ __forceinline__ bool is_far(float max) {
+    return fabsf(max) >= kFar && fabsf(max) < INFINITY;
+  }
 
-  __device__ __forceinline__ void move_maxima(const Tile& s, float factor, float (&shrink)[2]) {
+  // Of the rows `move`; the others do not notice.
+  __device__ __forceinline__ void move_maxima(const Tile& s, float factor, const bool (&move)[2],
+                                              float (&shrink)[2]) {
     asm volatile("" : "+f"(factor));  // or else the search would be hoisted out of the rare branch
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -98,7 +122,8 @@ class HalfScores {
         top = fmaxf(top, s[4 * (i >> 1) + 2 * r + (i & 1)] * factor);
       }
       const float next = fmaxf(max[r], row_max(top));
-      shrink[r] = max[r] > kNone ? cuda::exp2_approx(max[r] - next) : 1.0f;
+      if (!move[r] || !(next > max[r])) continue;
+      if (max[r] > kNone) shrink[r] *= cuda::exp2_approx(max[r] - next);
       max[r] = next;
     }
   }

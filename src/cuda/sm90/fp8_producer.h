@@ -1,0 +1,89 @@
+// The producing warp of the 8-bit kernels: takes the next tile of rows, tells the consumers about
+// it and has the copy engine bring Q, K and V.
+#pragma once
+
+#include "cuda/sm90/fp8_memory.h"
+#include "cuda/sm90/schedule.h"
+
+namespace sotto::sm90 {
+
+template <Fp8Config kConfig>
+__device__ __forceinline__ void produce(const Params& p, const Fp8Memory<kConfig>& memory,
+                                        const CUtensorMap& q, const CUtensorMap& k,
+                                        const CUtensorMap& v) {
+  using Layout = Fp8Layout<kConfig>;
+  constexpr int kRows = Layout::kRows, kKeys = kConfig.keys;
+  constexpr int kOutside = 1 << 30;  // a coordinate beyond any tensor
+  const int lane = static_cast<int>(threadIdx.x) & 31;
+  int stage = 0, phase = 1, turn = 0;
+  for (;;) {
+    int tile = 0;
+    if (lane == 0) tile = static_cast<int>(atomicAdd(p.next_tile, 1u));
+    tile = __shfl_sync(~0u, tile, 0);
+    Work work{};
+    if (tile < p.tiles && !work_at<kRows>(p, tile, lane, work)) continue;
+    cuda::barrier_wait(memory.q_empty(), turn & 1 ^ 1);
+    typename Layout::Slot& slot = memory.work_slot(turn++);
+    if (tile >= p.tiles) {
+      // The last block to come leaves the counter ready for the next launch.
+      if (lane == 0 && tile == p.tiles + static_cast<int>(gridDim.x) - 1) *p.next_tile = 0;
+      if (lane == 0) {
+        slot.work.batch = -1;
+        cuda::barrier_arrive(memory.q_full());
+      }
+      return;
+    }
+    const int head = work.head / (p.heads_q / p.heads_kv);
+    const bool packed = p.cu_seqlens_k != nullptr;
+    const int v_slot = packed ? head : work.batch * p.heads_kv + head;
+    const int v_token = packed ? (work.token_k / kBlock + work.batch) * kBlock : 0;
+    const KeyRange tiles = tiles_of_rows<kKeys>(p, work, work.row, work.row + kRows - 1);
+    if (lane < kConfig.warpgroups) {
+      slot.own[lane] = tiles_of_warpgroup<kKeys>(p, work, work.row + 64 * lane);
+    }
+    __syncwarp();
+    if (lane == 0) {
+      slot.work = work;
+      slot.tiles = tiles;
+      cuda::barrier_expect(memory.q_full(), Layout::kQBytes);
+#pragma unroll
+      for (int i = 0; i < Layout::kSlices; ++i) {
+        cuda::copy_tile(memory.q_at() + i * kRows * Layout::kSlice, &q, memory.q_full(),
+                        i * Layout::kSlice, work.token_q + work.row, work.head,
+                        p.cu_seqlens_q == nullptr ? work.batch : 0);
+      }
+    }
+    // Lane 0 copies K and V, lanes 1 and 2 bring their scales.
+    const ScaleView& view = lane == 1 ? p.k_scale : p.v_scale;
+    const HeadScales scales = scales_of(view, work.batch, head, work.token_k);
+    for (int n = tiles.end - 1; n >= tiles.begin; --n) {
+      cuda::barrier_wait(memory.k_empty(stage), phase);
+      cuda::barrier_wait(memory.v_empty(stage), phase);
+      if (lane == 1 || lane == 2) {
+        KeyScales& slot_of_tile = memory.key_scales(stage);
+        (lane == 1 ? slot_of_tile.k : slot_of_tile.v) = scale_at(view, scales, n * kKeys);
+      }
+      __syncwarp();
+      if (lane == 0) {
+        cuda::barrier_expect(memory.k_full(stage), Layout::kKBytes);
+#pragma unroll
+        for (int i = 0; i < Layout::kSlices; ++i) {
+          cuda::copy_tile(memory.k_at(stage) + i * kKeys * Layout::kSlice, &k, memory.k_full(stage),
+                          i * Layout::kSlice, work.token_k + n * kKeys, head,
+                          packed ? 0 : work.batch);
+        }
+        cuda::barrier_expect(memory.v_full(stage), kKeys * kConfig.dim_v);
+#pragma unroll
+        for (int i = 0; i < Layout::kKeySlices; ++i) {
+          // Behind the sequence there may be anything; outside of the tensor there are zeros.
+          const int key = n * kKeys + i * Layout::kKeySlice;
+          cuda::copy_tile(memory.v_at(stage) + i * Layout::kVSliceBytes, &v, memory.v_full(stage),
+                          key < work.len_k ? v_token + key : kOutside, 0, v_slot);
+        }
+      }
+      memory.advance(stage, phase);
+    }
+  }
+}
+
+}  // namespace sotto::sm90
