@@ -52,29 +52,28 @@ class HalfScores {
     }
   }
 
-  // P of a tile. True where maxima moved: then everything summed before shrinks by `shrink`.
-  __device__ __forceinline__ bool probabilities(Tile& s, float factor, Pairs& pairs,
+  // P of a tile. True where maxima moved: then everything summed before shrinks by `shrink`. What
+  // becomes of a row does not depend on its neighbours.
+  __device__ __forceinline__ bool probabilities(Tile& s, float scale, Pairs& pairs,
                                                 float (&shrink)[2]) {
-    float tile[2];
+    float factor[2] = {scale, scale}, tile[2];
     bool moved = false;
-    // Of rows without a maximum, and of those whose maximum is too large to be left alone.
     bool move[2] = {!(fabsf(max[0]) < kFar), !(fabsf(max[1]) < kFar)};
-    bool any = __any_sync(~0u, move[0] || move[1]);
-#pragma unroll 1
-    for (int pass = 0;; ++pass) {
+    for (bool any = __any_sync(~0u, move[0] || move[1]);;) {
       if (any) {
         if (!moved) shrink[0] = shrink[1] = 1;
         moved = true;
-        move_maxima(s, factor, move, shrink);
-        if (__any_sync(~0u, is_far(max[0]) || is_far(max[1]))) {
 #pragma unroll
-          for (int i = 0; i < kCount; ++i) s[i] *= factor;
-          factor = 1;
+        for (int r = 0; r < 2; ++r) {
+          const float top = top_of_row(s, factor[r], r);
+          if (!move[r]) continue;
+          move_maximum(s, factor[r], r, top, shrink[r]);
+          factor[r] = 1;
         }
       }
       exponentials(s, factor, pairs, tile);
       any = __any_sync(~0u, tile[0] > kLimit || tile[1] > kLimit);
-      if (!any || pass == 2) break;
+      if (!any) break;  // after two moves of a row at the latest: they leave none above the maximum
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const unsigned lanes = __ballot_sync(~0u, tile[r] > kLimit);
@@ -104,31 +103,31 @@ class HalfScores {
   static constexpr float kNone = -INFINITY;
   static constexpr float kTop = 5.0f, kLimit = 65504.0f;
   // From here on the maximum, a product rounded to fp32, is too far from the exact product that it
-  // is subtracted from: all are rounded first then.
+  // is subtracted from; such rows go the way of rows without a maximum.
   static constexpr float kFar = 1 << 24;
-  static __device__ __forceinline__ bool is_far(float max) {
-    return fabsf(max) >= kFar && fabsf(max) < INFINITY;
-  }
 
-  // Of the rows `move`; the others do not notice.
-  __device__ __forceinline__ void move_maxima(const Tile& s, float factor, const bool (&move)[2],
-                                              float (&shrink)[2]) {
+  // The largest x of a row.
+  static __device__ __forceinline__ float top_of_row(const Tile& s, float factor, int r) {
     asm volatile("" : "+f"(factor));  // or else the search would be hoisted out of the rare branch
+    float top = -INFINITY;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float top = -INFINITY;
-#pragma unroll
-      for (int i = 0; i < kCount / 2; ++i) {
-        top = fmaxf(top, s[4 * (i >> 1) + 2 * r + (i & 1)] * factor);
-      }
-      const float next = fmaxf(max[r], row_max(top));
-      if (!move[r] || !(next > max[r])) continue;
-      if (max[r] > kNone) shrink[r] *= cuda::exp2_approx(max[r] - next);
-      max[r] = next;
+    for (int i = 0; i < kCount / 2; ++i) {
+      top = fmaxf(top, s[4 * (i >> 1) + 2 * r + (i & 1)] * factor);
     }
+    return row_max(top);
   }
 
-  __device__ __forceinline__ void exponentials(const Tile& s, float factor, Pairs& pairs,
+  // The row's S becomes x.
+  __device__ __forceinline__ void move_maximum(Tile& s, float factor, int r, float top,
+                                               float& shrink) {
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) s[4 * (i >> 1) + 2 * r + (i & 1)] *= factor;
+    const float next = fmaxf(max[r], top);
+    if (max[r] > kNone) shrink *= cuda::exp2_approx(max[r] - next);
+    max[r] = next;
+  }
+
+  __device__ __forceinline__ void exponentials(const Tile& s, const float (&factor)[2], Pairs& pairs,
                                                float (&tile)[2]) const {
     float base[2], sums[4] = {0, 0, 0, 0};
 #pragma unroll
@@ -136,8 +135,8 @@ class HalfScores {
 #pragma unroll
     for (int i = 0; i < kCount / 2; ++i) {
       const int r = i & 1;
-      const float low = cuda::exp2_approx(fmaf(s[2 * i], factor, base[r]));
-      const float high = cuda::exp2_approx(fmaf(s[2 * i + 1], factor, base[r]));
+      const float low = cuda::exp2_approx(fmaf(s[2 * i], factor[r], base[r]));
+      const float high = cuda::exp2_approx(fmaf(s[2 * i + 1], factor[r], base[r]));
       sums[2 * r] += low;
       sums[2 * r + 1] += high;
       pairs[i] = pack16(kBf16 ? OutDtype::bf16 : OutDtype::f16, low, high);
