@@ -85,10 +85,6 @@ __device__ __forceinline__ void pin(std::uint32_t (&registers)[kCount]) {
   SOTTO_MMA_NAMES_48       \
   ", "                     \
   "%48, %49, %50, %51"
-#define SOTTO_MMA_NAMES_56 \
-  SOTTO_MMA_NAMES_52       \
-  ", "                     \
-  "%52, %53, %54, %55"
 #define SOTTO_MMA_NAMES_64 \
   SOTTO_MMA_NAMES_52       \
   ", "                     \
@@ -97,14 +93,6 @@ __device__ __forceinline__ void pin(std::uint32_t (&registers)[kCount]) {
   SOTTO_MMA_NAMES_64       \
   ", "                     \
   "%64, %65, %66, %67"
-#define SOTTO_MMA_NAMES_80 \
-  SOTTO_MMA_NAMES_68       \
-  ", "                     \
-  "%68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
-#define SOTTO_MMA_NAMES_88 \
-  SOTTO_MMA_NAMES_80       \
-  ", "                     \
-  "%80, %81, %82, %83, %84, %85, %86, %87"
 #define SOTTO_MMA_NAMES_96                                                           \
   SOTTO_MMA_NAMES_68                                                                 \
   ", "                                                                               \
@@ -134,19 +122,11 @@ __device__ __forceinline__ void pin(std::uint32_t (&registers)[kCount]) {
       c(d[42]), c(d[43]), c(d[44]), c(d[45]), c(d[46]), c(d[47])
 #define SOTTO_MMA_REGISTERS_52(c, d) \
   SOTTO_MMA_REGISTERS_48(c, d), c(d[48]), c(d[49]), c(d[50]), c(d[51])
-#define SOTTO_MMA_REGISTERS_56(c, d) \
-  SOTTO_MMA_REGISTERS_52(c, d), c(d[52]), c(d[53]), c(d[54]), c(d[55])
 #define SOTTO_MMA_REGISTERS_64(c, d)                                                        \
   SOTTO_MMA_REGISTERS_52(c, d), c(d[52]), c(d[53]), c(d[54]), c(d[55]), c(d[56]), c(d[57]), \
       c(d[58]), c(d[59]), c(d[60]), c(d[61]), c(d[62]), c(d[63])
 #define SOTTO_MMA_REGISTERS_68(c, d) \
   SOTTO_MMA_REGISTERS_64(c, d), c(d[64]), c(d[65]), c(d[66]), c(d[67])
-#define SOTTO_MMA_REGISTERS_80(c, d)                                                        \
-  SOTTO_MMA_REGISTERS_68(c, d), c(d[68]), c(d[69]), c(d[70]), c(d[71]), c(d[72]), c(d[73]), \
-      c(d[74]), c(d[75]), c(d[76]), c(d[77]), c(d[78]), c(d[79])
-#define SOTTO_MMA_REGISTERS_88(c, d)                                                        \
-  SOTTO_MMA_REGISTERS_80(c, d), c(d[80]), c(d[81]), c(d[82]), c(d[83]), c(d[84]), c(d[85]), \
-      c(d[86]), c(d[87])
 #define SOTTO_MMA_REGISTERS_96(c, d)                                                            \
   SOTTO_MMA_REGISTERS_68(c, d), c(d[68]), c(d[69]), c(d[70]), c(d[71]), c(d[72]), c(d[73]),     \
       c(d[74]), c(d[75]), c(d[76]), c(d[77]), c(d[78]), c(d[79]), c(d[80]), c(d[81]), c(d[82]), \
@@ -212,19 +192,12 @@ SOTTO_MMA_SS(E4m3ToF16, 128, 32, 32, 33, std::uint32_t, WORD, "k32.f16.e4m3.e4m3
 SOTTO_MMA_SS(E4m3ToF16, 256, 64, 64, 65, std::uint32_t, WORD, "k32.f16.e4m3.e4m3", ", 1, 1")
 SOTTO_MMA_SS(Int8ToS32, 64, 32, 32, 33, std::uint32_t, WORD, "k32.s32.s8.s8", "")
 SOTTO_MMA_SS(Int8ToS32, 128, 64, 64, 65, std::uint32_t, WORD, "k32.s32.s8.s8", "")
-SOTTO_MMA_SS(F16ToF32, 64, 32, 32, 33, float, FLOAT, "k16.f32.f16.f16", ", 1, 1, 0, 0")
 SOTTO_MMA_SS(F16ToF32, 80, 40, 40, 41, float, FLOAT, "k16.f32.f16.f16", ", 1, 1, 0, 0")
 SOTTO_MMA_SS(F16ToF32, 96, 48, 48, 49, float, FLOAT, "k16.f32.f16.f16", ", 1, 1, 0, 0")
 SOTTO_MMA_SS(F16ToF32, 128, 64, 64, 65, float, FLOAT, "k16.f32.f16.f16", ", 1, 1, 0, 0")
-SOTTO_MMA_SS(F16ToF32, 160, 80, 80, 81, float, FLOAT, "k16.f32.f16.f16", ", 1, 1, 0, 0")
-SOTTO_MMA_SS(F16ToF32, 176, 88, 88, 89, float, FLOAT, "k16.f32.f16.f16", ", 1, 1, 0, 0")
-SOTTO_MMA_SS(Bf16ToF32, 64, 32, 32, 33, float, FLOAT, "k16.f32.bf16.bf16", ", 1, 1, 0, 0")
 SOTTO_MMA_SS(Bf16ToF32, 80, 40, 40, 41, float, FLOAT, "k16.f32.bf16.bf16", ", 1, 1, 0, 0")
 SOTTO_MMA_SS(Bf16ToF32, 96, 48, 48, 49, float, FLOAT, "k16.f32.bf16.bf16", ", 1, 1, 0, 0")
-SOTTO_MMA_SS(Bf16ToF32, 112, 56, 56, 57, float, FLOAT, "k16.f32.bf16.bf16", ", 1, 1, 0, 0")
 SOTTO_MMA_SS(Bf16ToF32, 128, 64, 64, 65, float, FLOAT, "k16.f32.bf16.bf16", ", 1, 1, 0, 0")
-SOTTO_MMA_SS(Bf16ToF32, 160, 80, 80, 81, float, FLOAT, "k16.f32.bf16.bf16", ", 1, 1, 0, 0")
-SOTTO_MMA_SS(Bf16ToF32, 176, 88, 88, 89, float, FLOAT, "k16.f32.bf16.bf16", ", 1, 1, 0, 0")
 
 // A from registers. restart() is start() in the same registers as what was there before: ptxas may
 // give each start() its own.
@@ -278,19 +251,6 @@ SOTTO_MMA_RS(E4m3ToF32, 96, 48, 48, 49, 50, 51, 52, "k32.f32.e4m3.e4m3", ", 1, 1
 SOTTO_MMA_RS(E4m3ToF32, 128, 64, 64, 65, 66, 67, 68, "k32.f32.e4m3.e4m3", ", 1, 1")
 SOTTO_MMA_RS(E4m3ToF32, 104, 52, 52, 53, 54, 55, 56, "k32.f32.e4m3.e4m3", ", 1, 1")
 SOTTO_MMA_RS(E4m3ToF32, 136, 68, 68, 69, 70, 71, 72, "k32.f32.e4m3.e4m3", ", 1, 1")
-
-SOTTO_MMA_RS(F16ToF32, 64, 32, 32, 33, 34, 35, 36, "k16.f32.f16.f16", ", 1, 1, 0")
-SOTTO_MMA_RS(F16ToF32, 80, 40, 40, 41, 42, 43, 44, "k16.f32.f16.f16", ", 1, 1, 0")
-SOTTO_MMA_RS(F16ToF32, 96, 48, 48, 49, 50, 51, 52, "k16.f32.f16.f16", ", 1, 1, 0")
-SOTTO_MMA_RS(F16ToF32, 128, 64, 64, 65, 66, 67, 68, "k16.f32.f16.f16", ", 1, 1, 0")
-SOTTO_MMA_RS(F16ToF32, 160, 80, 80, 81, 82, 83, 84, "k16.f32.f16.f16", ", 1, 1, 0")
-SOTTO_MMA_RS(F16ToF32, 176, 88, 88, 89, 90, 91, 92, "k16.f32.f16.f16", ", 1, 1, 0")
-SOTTO_MMA_RS(Bf16ToF32, 64, 32, 32, 33, 34, 35, 36, "k16.f32.bf16.bf16", ", 1, 1, 0")
-SOTTO_MMA_RS(Bf16ToF32, 80, 40, 40, 41, 42, 43, 44, "k16.f32.bf16.bf16", ", 1, 1, 0")
-SOTTO_MMA_RS(Bf16ToF32, 96, 48, 48, 49, 50, 51, 52, "k16.f32.bf16.bf16", ", 1, 1, 0")
-SOTTO_MMA_RS(Bf16ToF32, 128, 64, 64, 65, 66, 67, 68, "k16.f32.bf16.bf16", ", 1, 1, 0")
-SOTTO_MMA_RS(Bf16ToF32, 160, 80, 80, 81, 82, 83, 84, "k16.f32.bf16.bf16", ", 1, 1, 0")
-SOTTO_MMA_RS(Bf16ToF32, 176, 88, 88, 89, 90, 91, 92, "k16.f32.bf16.bf16", ", 1, 1, 0")
 
 // B with rows that run along N.
 struct F16AlongNToF32;

@@ -184,7 +184,6 @@ class HalfBlock {
   __device__ __forceinline__ void attend(const Slot& slot, int warpgroup, int& stage, int& phase) {
     const Work& work = slot.work;
     const int lane = thread_of_warpgroup() % 32;
-    const std::uint64_t q = cuda::matrix_descriptor<128>(base_ + Layout::kQ + 64 * warpgroup * 128);
     const OwnTiles& own = slot.own[warpgroup];
     const KeyRange seen{cuda::warp_uniform(slot.seen.begin), cuda::warp_uniform(slot.seen.end)};
     KeyRange tiles{cuda::warp_uniform(own.some.begin), cuda::warp_uniform(own.some.end)};
@@ -198,7 +197,7 @@ class HalfBlock {
 #pragma unroll
     for (int i = 0; i < Values::kCount; ++i) o[i] = 0;
 
-    const auto issue_scores = [&](int at) {
+    const auto issue_scores = [&](std::uint64_t q, int at) {
       const std::uint64_t k = cuda::matrix_descriptor<128>(k_at(at));
 #pragma unroll
       for (int i = 0; i < kConfig.dim_qk / 16; ++i) {
@@ -269,7 +268,7 @@ class HalfBlock {
       cuda::barrier_wait(k_full(stage), phase);
       take_turn();
       cuda::mma_fence();
-      issue_scores(cuda::warp_uniform(stage));
+      issue_scores(q_rows(), cuda::warp_uniform(stage));
       pass_turn();
       cuda::mma_wait<0>();
       cuda::pin(s);
@@ -279,6 +278,7 @@ class HalfBlock {
       // S of tile n, P·V of the one before it.
       for (int n = tiles.end - 2; n >= tiles.begin; --n) {
         const int before = cuda::warp_uniform(stage);
+        const std::uint64_t q = q_rows();
         wait_for_values(n + 1);
         advance(stage, phase);
         cuda::barrier_wait(k_full(stage), phase);
@@ -286,7 +286,7 @@ class HalfBlock {
         cuda::pin(o);
         cuda::pin(pairs);
         cuda::mma_fence();
-        issue_scores(cuda::warp_uniform(stage));
+        issue_scores(q, cuda::warp_uniform(stage));
         issue_values(before);
         pass_turn();
         cuda::mma_wait<1>();
@@ -340,6 +340,11 @@ class HalfBlock {
   static __device__ __forceinline__ int row(const Work& work) {
     const int consumer = thread() - 128;
     return work.row + consumer / 32 * 16 + consumer % 32 / 4;
+  }
+  // The warpgroup's rows of Q.
+  __device__ __forceinline__ std::uint64_t q_rows() const {
+    const int warpgroup = cuda::warp_uniform(thread() / 128 - 1);
+    return cuda::matrix_descriptor<128>(base_ + Layout::kQ + 64 * warpgroup * 128);
   }
   // Whether some of the rows that all see only the keys `seen` do not see some key of tile n.
   static __device__ __forceinline__ bool is_edge(const KeyRange& seen, int n) {

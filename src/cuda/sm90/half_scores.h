@@ -127,8 +127,8 @@ class HalfScores {
     max[r] = next;
   }
 
-  __device__ __forceinline__ void exponentials(const Tile& s, const float (&factor)[2], Pairs& pairs,
-                                               float (&tile)[2]) const {
+  __device__ __forceinline__ void exponentials(const Tile& s, const float (&factor)[2],
+                                               Pairs& pairs, float (&tile)[2]) const {
     float base[2], sums[4] = {0, 0, 0, 0};
 #pragma unroll
     for (int r = 0; r < 2; ++r) base[r] = max[r] > kNone ? kTop - max[r] : 0.0f;

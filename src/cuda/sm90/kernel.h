@@ -34,7 +34,7 @@ struct Kernel {
   int threads;
   int shared_bytes;      // dynamic
   int q_slice, k_slice;  // elements along the head that are copied at a time
-  int v_slice;           // tokens of transposed V, the same
+  int v_slice;           // tokens of transposed V, the same; elements of V as it is
 };
 
 std::span<const Kernel<Fp8Config>> fp8_kernels();
