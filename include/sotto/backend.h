@@ -41,6 +41,7 @@ struct Problem {
   std::int64_t len_q = 0;        ///< of the longest sequence that the shapes and max_len allow
   std::int64_t len_k = 0;        ///< the same for the keys
   std::int64_t rows_q = 0;       ///< tokens in q: batch · len_q, or total_q
+  std::int64_t total_k = 0;      ///< tokens in k, where packed
   std::int64_t heads_q = 0;      ///< a multiple of heads_kv
   std::int64_t heads_kv = 0;     ///< of k and v
   std::int64_t dim_qk = 0;       ///< head size of q and k

@@ -130,7 +130,7 @@ void describe_sequences(const AttentionArgs& args, Problem& problem) {
   if (problem.packed_k) {
     check_table("seq.cu_seqlens_k", seq.cu_seqlens_k, Dtype::i32, {problem.batch + 1},
                 "[batch + 1]", device);
-    problem.len_k = args.k.size(0);
+    problem.total_k = problem.len_k = args.k.size(0);
   } else if (problem.page_size > 0) {
     check_rank("cache.page_table", args.cache.page_table, 2);
     const std::int64_t pages = args.cache.page_table.size(1);

@@ -45,6 +45,7 @@ std::string first_difference(const Problem& plan, const Problem& now) {
   SOTTO_COMPARE(len_q);
   SOTTO_COMPARE(len_k);
   SOTTO_COMPARE(rows_q);
+  SOTTO_COMPARE(total_k);
   SOTTO_COMPARE(heads_q);
   SOTTO_COMPARE(heads_kv);
   SOTTO_COMPARE(dim_qk);

@@ -35,6 +35,24 @@ struct PlanMemory {
   Workspace span;
 };
 
+// max_len_k bounds a sequence, not all of them: what a plan keeps for packed keys would be too
+// small.
+TEST(OperationsValidation, PlanRefusesMorePackedKeysThanItWasMadeFor) {
+  Request r, other;
+  HostTensor more = HostTensor::ints({0, 3, 6});
+  r.pack_all(), other.pack_all();
+  r.args.seq.max_len_k = other.args.seq.max_len_k = 3;
+  other.args.k = other.args.v = other.table({6, 2, 16});
+  other.args.seq.cu_seqlens_k = more;
+  const AttentionPlan plan(r.args);
+  expect_invalid(other.out, "args", "total_k was 5 in the plan, is 6",
+                 [&] { plan.run(other.args, {}); });
+  const SdpaPlan sdpa(r.args, {});
+  PlanMemory memory(sdpa.workspace_size());
+  expect_invalid(other.out, "args", "total_k was 5 in the plan, is 6",
+                 [&] { sdpa.run(other.args, {}, memory.span); });
+}
+
 TEST(OperationsValidation, SdpaPlanRefusesOptionsThatDoNotFit) {
   Request r;
   r.args.mask = Mask::causal_bottom_right();

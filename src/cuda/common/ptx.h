@@ -12,7 +12,7 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// --- mbarrier: `phase` is the parity of the phase that is waited for -----------------------------
+// --- mbarrier: `phase` is the parity of the phase that is waited for
 
 __device__ __forceinline__ void barrier_init(std::uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
@@ -43,7 +43,6 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, int phase) {
 }
 
 // --- bulk tensor copies, from global to shared memory
-// ---------------------------------------------
 
 __device__ __forceinline__ void prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
@@ -70,7 +69,6 @@ __device__ __forceinline__ void fence_async_proxy() {
 }
 
 // --- parts of a block
-// -------------------------------------------------------------------------------
 
 // Barrier `id` (1…15; 0 is __syncthreads) among `threads`.
 __device__ __forceinline__ void named_sync(int id, int threads) {
@@ -94,7 +92,6 @@ __device__ __forceinline__ int warp_uniform(int value) {
 }
 
 // --- programmatic dependent launch
-// ------------------------------------------------------------------
 
 // Until the kernel before, if this one was launched as its dependent, has finished.
 __device__ __forceinline__ void wait_for_prior_kernel() {
@@ -105,7 +102,6 @@ __device__ __forceinline__ void launch_dependents() {
 }
 
 // --- arithmetic
-// ---------------------------------------------------------------------------------------
 
 __device__ __forceinline__ float exp2_approx(float x) {
   float y;

@@ -36,7 +36,6 @@ class Fp8Launcher {
   // `args`: everything but what is in `operands`.
   void run(const AttentionArgs& args, const Operands& operands, std::byte* counter,
            Stream stream) const {
-    check_layout(args);
     const Fp8Config& config = kernel_.config;
     Launch what;
     what.params = make_params(args, problem_, kernel_.rows, problem_.dim_qk + problem_.dim_v,
@@ -66,6 +65,7 @@ class Fp8Attention final : public AttentionKernel {
   std::size_t workspace_size() const override { return kCounterBytes + preparer_.workspace_size(); }
 
   void run(const AttentionArgs& args, Workspace workspace, Stream stream) const override {
+    check_layout(args);
     std::byte* const prepared = workspace.data() + kCounterBytes;
     preparer_.run(args, prepared, reinterpret_cast<std::uint32_t*>(workspace.data()),
                   stream_of(stream));
@@ -110,6 +110,7 @@ class Fp8Sdpa final : public SdpaKernel {
 
   QuantizedQkv quantize(const AttentionArgs& args, const SdpaOptions& options, Workspace workspace,
                         Stream stream) const override {
+    check_layout(args);
     std::byte* const memory = workspace.data() + kCounterBytes;
     quantizer_.run(args, options, memory, reinterpret_cast<std::uint32_t*>(workspace.data()),
                    stream_of(stream));
@@ -138,6 +139,14 @@ class Fp8Sdpa final : public SdpaKernel {
   Fp8Launcher launcher_;
   cuda::QkvQuantizer quantizer_;
 };
+
+// E4m3Scores compares scores before they are scaled.
+void refuse_negative_scale(const Problem& p, bool int8, Reasons& reasons) {
+  if (!int8 && p.scale < 0) {
+    reasons.push_back(fmt::format(
+        "multiplies e4m3 q and k by a scale that is not negative, got {}: negate q", p.scale));
+  }
+}
 
 bool has_block_scales(const Problem& p) {
   return p.granularity_k == Granularity::block || p.granularity_v == Granularity::block;
@@ -188,6 +197,7 @@ Reasons refuse_fp8(const Problem& p) {
     reasons.push_back(fmt::format("has no 8-bit kernel for head sizes {}/{}: up to 256 for both",
                                   p.dim_qk, p.dim_v));
   }
+  refuse_negative_scale(p, p.dtype_q == Dtype::i8, reasons);
   for (std::string& reason : cuda::refuse_prepare({}, p)) reasons.push_back(std::move(reason));
   return reasons;
 }
@@ -195,6 +205,7 @@ Reasons refuse_fp8(const Problem& p) {
 Reasons refuse_fp8_sdpa(const AttentionArgs& args, const SdpaOptions& options,
                         const Problem& problem) {
   Reasons reasons = cuda::refuse_qkv(args, options, problem);
+  refuse_negative_scale(problem, options.recipe.qk == QkFormat::int8, reasons);
   if (find_fp8_kernel(quantized(problem, options.recipe)) == nullptr) {
     reasons.push_back(fmt::format("has no 8-bit kernel for head sizes {}/{}: up to 256 for both",
                                   problem.dim_qk, problem.dim_v));

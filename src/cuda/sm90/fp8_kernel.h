@@ -1,9 +1,10 @@
 // Attention of 8-bit Q and K (e4m3 or INT8) and e4m3 V on Hopper's tensor cores.
 //
-//     producer (one warp): next tile of rows ► Q ► (K, V) (K, V) …      by the copy engine, several
-//     deep consumers (warpgroups × 64 rows), for each tile of keys j:
-//         tensor cores   P·V(j-1), part 0 │ Q·K(j)          │ P·V(j-1), part 1 … │
-//         other pipes                     │ sum += part 0   │     sum += part 1   │ P(j) from S(j)
+//     producer (one warp): next tile of rows ► Q ► (K, V) (K, V) …  by the copy engine
+//
+//     consumers (warpgroups of 64 rows), for each tile of keys j:
+//         tensor cores   P·V(j-1), part 0 │ Q·K(j)        │ P·V(j-1), part 1 … │
+//         other pipes                     │ sum += part 0 │ sum += part 1      │ P(j) from S(j)
 //
 // - V comes transposed, its keys permuted so that the registers of S, turned into e4m3, are the A
 //   operand of P·V: no shuffles. Eight rows of ones below V make the row sums of the rounded P.
@@ -80,7 +81,7 @@ class Fp8Consumer {
     float o[kSums];
 #pragma unroll
     for (int i = 0; i < kSums; ++i) o[i] = 0;
-    float v_scale = 1;  // of the tile whose P is there; without two levels, the unit of `o`
+    float v_scale = 0;  // of the tile whose P is there; without two levels, the unit of `o`
 
     const auto issue_scores = [&](int at) {
       constexpr int kSteps = Layout::kSlice / 32;
@@ -153,8 +154,11 @@ class Fp8Consumer {
       }
     };
     const auto take_v_scale = [&](int at) {
-      const float next = memory_.key_scales(at).v * (kConfig.two_level ? kTruncation : 1.0f);
+      float next = memory_.key_scales(at).v * (kConfig.two_level ? kTruncation : 1.0f);
       if (!kConfig.two_level && __builtin_expect(next != v_scale, 0)) {
+        // Beside what was summed, a tile with a smaller scale counts as good as nothing.
+        const float least = 1e-20f * fabsf(v_scale);
+        if (fabsf(next) < least) next = least;
         const float ratio = v_scale / next;
 #pragma unroll
         for (int i = 0; i < kConfig.dim_v / 2; ++i) o[i] *= ratio;
@@ -181,8 +185,12 @@ class Fp8Consumer {
         units[1] = q_units[1] * k_scale;
       } else {
         q_units_of(work, row(), units);
-        units[0] *= k_scale;
-        units[1] *= k_scale;
+#pragma unroll
+        for (float& unit : units) {
+          unit *= k_scale;
+          // A half; a NaN stays.
+          if (fabsf(unit) > Scores::kLargestUnit) unit = copysignf(Scores::kLargestUnit, unit);
+        }
       }
     };
     // True where the maxima must be found anew.
@@ -355,12 +363,15 @@ class Fp8Consumer {
     (one(std::integral_constant<int, kPart + 1>{}), ...);
   }
 
-  // q_scale · scale · log2 e of the thread's two rows.
+  // q_scale · scale · log2 e of the thread's two rows; 0 for rows that do not count, whose contents
+  // must not decide the way that the others go.
   __device__ __forceinline__ void q_units_of(const Work& work, int row, float (&units)[2]) const {
     const HeadScales scales = scales_of(p_.q_scale, work.batch, work.head, work.token_q);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      units[r] = scale_at(p_.q_scale, scales, min(row + 8 * r, work.rows - 1)) * p_.scale_log2;
+      units[r] = row + 8 * r < work.len_q
+                     ? scale_at(p_.q_scale, scales, row + 8 * r) * p_.scale_log2
+                     : 0.0f;
     }
   }
 

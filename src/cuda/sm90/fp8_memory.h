@@ -37,6 +37,7 @@ struct Fp8Layout {
   static constexpr int kScales = kWork + 2 * sizeof(Slot);
   static constexpr int kTotal = kScales + kConfig.stages * sizeof(KeyScales) + 1024;
   static constexpr int kThreads = 128 * (kConfig.warpgroups + 1);
+  static_assert(kTotal <= 227 * 1024);  // of a block on Hopper
   static_assert(kConfig.keys % kKeySlice == 0 && kVSliceBytes % 512 == 0 && kKBytes % 1024 == 0);
 };
 
@@ -56,11 +57,11 @@ class Fp8Memory {
       for (int s = 0; s < kStages; ++s) {
         cuda::barrier_init(k_full(s), 1);
         cuda::barrier_init(v_full(s), 1);
-        cuda::barrier_init(k_empty(s), (4 * kConfig.warpgroups));
-        cuda::barrier_init(v_empty(s), (4 * kConfig.warpgroups));
+        cuda::barrier_init(k_empty(s), 4 * kConfig.warpgroups);
+        cuda::barrier_init(v_empty(s), 4 * kConfig.warpgroups);
       }
       cuda::barrier_init(q_full(), 1);
-      cuda::barrier_init(q_empty(), (4 * kConfig.warpgroups));
+      cuda::barrier_init(q_empty(), 4 * kConfig.warpgroups);
       cuda::fence_barrier_init();
     }
     constexpr int kWords = Layout::kOnes * Layout::kKeySlice / 4;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "cuda/devices.h"
 
 namespace sotto::sm90 {
@@ -35,8 +37,8 @@ constexpr Rule kRules[] = {
      },
      "has no outputs with a scale per group or NVFP4 yet: use 16 bits, or e4m3 with one scale"},
     {[](const Problem& p) {
-       return p.rows_q > (1 << 30) || p.len_k > (1 << 30) || p.batch * p.heads_q > (1 << 24) ||
-              (p.rows_q / 64 + p.batch) * p.heads_q > (1 << 30);
+       return p.rows_q > (1 << 30) || std::max(p.len_k, p.total_k) > (1 << 30) ||
+              p.batch * p.heads_q > (1 << 24) || (p.rows_q / 64 + p.batch) * p.heads_q > (1 << 30);
      },
      "counts rows, keys and tiles in 32 bits: use fewer than 2^30 tokens"},
 };

@@ -26,8 +26,9 @@ class E4m3Scores {
   static constexpr int kCount = Mma::kCount;  // registers of S
   using Tile = std::uint32_t[kCount];
   using Codes = std::uint32_t[kKeys / 8];
-  // Values of |x - max| beyond which K leaves too few bits for fractions: scores are then taken
-  // relative to the maximum first.
+  static constexpr float kLargestUnit = 65504;  // of halves
+  // Maxima beyond which K leaves too few bits for fractions: the scores of such a row are taken
+  // relative to its maximum first.
   static constexpr float kFar = 32;
 
   __device__ __forceinline__ void start(const Params&) {
@@ -44,14 +45,12 @@ class E4m3Scores {
   __device__ __forceinline__ bool set_units(const Params& p, const float (&units)[2]) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      factor_[r] = cuda::twice(p.softcap_log2 > 0 ? p.softcap_log2 : units[r]);
+      factor_[r] = cuda::twice(p.softcap_log2 > 0 ? fminf(p.softcap_log2, kLargestUnit) : units[r]);
       // Not 0, which would make NaN of what is hidden.
       if ((factor_[r] & 0x7fffu) == 0) factor_[r] = 0x00010001u;
     }
-    const bool again = relative_;
-    relative_ = false;
     set_constants(p);
-    return again;
+    return relative_;
   }
 
   // x becomes softcap·tanh((x + bias) / softcap); bias in units of log 2. S is then the tanh.
@@ -136,28 +135,32 @@ class E4m3Scores {
     top = cuda::max2_nan(top, __shfl_xor_sync(~0u, top, 1));
     top = cuda::max2_nan(top, __shfl_xor_sync(~0u, top, 2));
     float next[2];
-    bool far = relative_;
+    bool far = false;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float score = r == 0 ? cuda::low_of(top) : cuda::high_of(top);
       const float limit = r == 0 ? cuda::low_of(threshold_) : cuda::high_of(threshold_);
-      const float x = ceilf(score * unit(r) + (relative_ && max[r] > kNone ? max[r] : 0.0f));
+      const float x = ceilf((score + cuda::low_of(shift(r))) * unit(r));
       if (x != x) sum[r] = x;  // a NaN among the scores or scales is one of the row
       // Only rows that must: none depends on another.
       next[r] = score > -INFINITY && (find || score > limit) ? fmaxf(max[r], x) : max[r];
-      far |= next[r] > kNone && fabsf(next[r]) > kFar;
+      far |= is_far(next[r]);
     }
-    if (__builtin_expect(__any_sync(~0u, far), 0)) {
+    far = __any_sync(~0u, far);
+    if (__builtin_expect(far | relative_, 0)) {
       Half2 step[2];
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
-        const Half2 now = relative_ ? shift(r) : 0u;
-        const Half2 then = cuda::twice(next[r] > kNone ? next[r] / unit(r) : 0.0f);
-        step[r] = cuda::sub2(then, now);
-        if (next[r] > kNone) next[r] = cuda::low_of(then) * unit(r);
+        const Half2 then = shift_to(next[r], r);
+        step[r] = cuda::sub2(then, shift(r));
+        if (!is_far(next[r])) continue;
+        // The maximum is what was subtracted, and a whole number where that is out of reach.
+        const float reached = cuda::low_of(then) * unit(r);
+        const bool beyond = fabsf(next[r]) > kLargestUnit * fabsf(unit(r));
+        next[r] = reached + (beyond ? rintf(next[r] - reached) : 0.0f);
       }
       subtract(s, step[0], step[1]);
-      relative_ = true;
+      relative_ = far;
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -168,16 +171,25 @@ class E4m3Scores {
   }
 
   __device__ __forceinline__ float unit(int row) const { return cuda::low_of(factor_[row]); }
-  // max / unit, for scores that are taken relative to the maximum.
-  __device__ __forceinline__ Half2 shift(int row) const {
-    return cuda::twice(max[row] > kNone ? max[row] / unit(row) : 0.0f);
+  static __device__ __forceinline__ bool is_far(float max) {
+    return max > kNone && fabsf(max) > kFar;
+  }
+  // What is subtracted from the scores of a row before they are scaled: 0 unless it is far.
+  __device__ __forceinline__ Half2 shift(int row) const { return shift_to(max[row], row); }
+  __device__ __forceinline__ Half2 shift_to(float max, int row) const {
+    if (!is_far(max)) return 0;
+    const float shift = max / unit(row);
+    return cuda::twice(fabsf(shift) > kLargestUnit ? copysignf(kLargestUnit, shift) : shift);
   }
 
   __device__ __forceinline__ void set_constants(const Params& p) {
     std::uint32_t bits[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const float base = relative_ || max[r] <= kNone ? 0.0f : max[r];
+      // A whole number, of the scores as they are after the shift.
+      const float base = max[r] <= kNone  ? 0.0f
+                         : is_far(max[r]) ? rintf(max[r] - cuda::low_of(shift(r)) * unit(r))
+                                          : max[r];
       const float k = kTop - base;
       add_[r] = cuda::twice(p.fast ? (k + 7.0f) / 16.0f : k + kMagic);
       const float limit = (base + kSlack) / unit(r);
@@ -232,7 +244,7 @@ class E4m3Scores {
   Half2 factor_[2];  // x = S·factor
   Half2 add_[2];     // K in the form that the way to codes wants
   Half2 threshold_;  // S from which on the maxima move: rows 0 and 1
-  bool relative_;    // S has max / unit subtracted
+  bool relative_;    // some row of the warp is far
 };
 
 }  // namespace sotto::sm90

@@ -41,13 +41,15 @@ class Int8Scores {
   // Before each tile. `units`: of the rows, x = S·unit; `bound`: no |x| of the warp's rows exceeds
   // it (NaN: not known). True where the maxima must be found anew.
   __device__ __forceinline__ bool set_units(const Params& p, const float (&units)[2], float bound) {
-    bool unseen = false;
+    bool unseen = false, far = false;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       unseen |= max[r] <= kNone;
+      far |= max[r] > kNone && fabsf(max[r]) > kWidest;
       multiplier_[r] = p.softcap_log2 > 0 ? 1 : __float2int_rn(units[r] * (1 / kUnit));
     }
-    wide_ = p.softcap_log2 == 0 && !(bound >= 0 && bound <= kWidest);
+    // An earlier tile's maximum may lie further out than anything in this one.
+    wide_ = p.softcap_log2 == 0 && (!(bound >= 0 && bound <= kWidest) || __any_sync(~0u, far));
     return wide_ || __any_sync(~0u, unseen);
   }
 
