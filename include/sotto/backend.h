@@ -131,7 +131,8 @@ class SOTTO_API SdpaKernel {
 /// One implementation of the operations on some kind of device.
 ///
 /// Arguments are validated before a backend sees them. A backend lists all its reasons for no,
-/// knows no other backend, keeps no state between calls, and is called from several threads.
+/// knows no other backend, keeps no state between calls, and is called from several threads. When
+/// it plans or runs, the tensors' GPU is the calling thread's current device.
 class SOTTO_API Backend {
  public:
   virtual ~Backend() = default;

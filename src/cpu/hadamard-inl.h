@@ -12,6 +12,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "core/hadamard.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -123,7 +124,7 @@ void hadamard_blocks(std::int64_t dim, std::int64_t block, float* row) {
 }
 
 inline void hadamard_in_range(float* row, std::int64_t dim) {
-  const std::int64_t block = std::min<std::int64_t>(256, dim & -dim);
+  const std::int64_t block = core::hadamard_block(dim);
   if (block <= 1) return;
   const auto vectors = block / static_cast<std::int64_t>(hn::Lanes(hn::CappedTag<float, 16>()));
   if (vectors >= 8) return hadamard_blocks<8>(dim, block, row);

@@ -2,7 +2,6 @@
 #include <cuda_runtime.h>
 
 #include "cuda/error.h"
-#include "cuda/memory.h"
 #include "cuda/quantize/operations.h"
 #include "cuda/quantize/warp_row_params.h"
 #include "cuda/quantize/warp_rows.cuh"
@@ -86,7 +85,6 @@ __global__ void __cluster_dims__(kStatisticsCluster, 1, 1) __launch_bounds__(kTh
 Reasons refuse(const ChannelMeanArgs& args) { return refuse_rows(args.x); }
 
 void run(const ChannelMeanArgs& args, cudaStream_t stream) {
-  const DeviceGuard guard(args.x.device);
   ChannelMeanParams p;
   p.rows = warp_rows_params(args.x, args.descale, args.rope, args.hadamard, args.cu_seqlens,
                             args.seqused);

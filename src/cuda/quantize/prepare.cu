@@ -6,7 +6,6 @@
 #include "core/geometry.h"
 #include "cuda/common/ptx.h"
 #include "cuda/error.h"
-#include "cuda/memory.h"
 #include "cuda/quantize/arena.h"
 #include "cuda/quantize/round.cuh"
 #include "cuda/quantize/scale_view.cuh"
@@ -336,7 +335,6 @@ PreparedOperands Preparer::operands(const AttentionArgs& args, std::byte* worksp
 
 void Preparer::run(const AttentionArgs& args, std::byte* workspace, std::uint32_t* tile_counter,
                    cudaStream_t stream) const {
-  const DeviceGuard guard(problem_.device);
   const Places places = place(workspace);
   PrepareParams p;
   p.q = byte_rows(args.q);

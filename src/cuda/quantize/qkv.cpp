@@ -10,9 +10,9 @@
 #include <iterator>
 
 #include "core/geometry.h"
+#include "core/hadamard.h"
 #include "core/sdpa_composed.h"
 #include "cuda/error.h"
-#include "cuda/memory.h"
 #include "cuda/quantize/arena.h"
 #include "cuda/quantize/token_sides.h"
 
@@ -177,7 +177,6 @@ QkvQuantizer::QkvQuantizer(const AttentionArgs& args, const SdpaOptions& options
   }
   workspace_size_ = place(nullptr, nullptr, nullptr);
 
-  const DeviceGuard guard(problem.device);
   check(cudaDeviceGetAttribute(&blocks_, cudaDevAttrMultiProcessorCount, problem.device.index),
         "asking for the number of multiprocessors");
   // All with the same division of the memory on chip: between others it would have to change.
@@ -251,7 +250,7 @@ std::size_t QkvQuantizer::place(std::byte* workspace, QkvParams* params,
     operand.heads = static_cast<int>(kind.heads);
     operand.dim = static_cast<int>(kind.dim);
     if (kind.transform) {
-      operand.hadamard = hadamard_block(kind.dim);
+      operand.hadamard = static_cast<int>(core::hadamard_block(kind.dim));
       operand.normalize = 1.0f / std::sqrt(static_cast<float>(operand.hadamard));
     }
     const bool head_scale = i == 2 ? !v_block : !int8;
@@ -336,7 +335,6 @@ QkvOperands QkvQuantizer::operands(std::byte* workspace) const {
 
 void QkvQuantizer::run(const AttentionArgs& args, const SdpaOptions& options, std::byte* workspace,
                        std::uint32_t* tile_counter, cudaStream_t stream) const {
-  const DeviceGuard guard(problem_.device);
   QkvParams params;
   place(workspace, &params, nullptr);
   params.tile_counter = tile_counter;

@@ -3,7 +3,6 @@
 #include <type_traits>
 
 #include "cuda/error.h"
-#include "cuda/memory.h"
 #include "cuda/quantize/operations.h"
 #include "cuda/quantize/round.cuh"
 #include "cuda/quantize/warp_row_params.h"
@@ -271,7 +270,6 @@ unsigned blocks_for(std::int64_t threads) {
 Reasons refuse(const QuantizeArgs& args) { return refuse_rows(args.x); }
 
 void run(const QuantizeArgs& args, cudaStream_t stream) {
-  const DeviceGuard guard(args.x.device);
   const QuantizeParams p = params_of(args);
   const unsigned row_blocks = blocks_for(std::int64_t{p.tokens} * p.rows.heads * 32);
   with_parts(p.rows.dim, [&](auto parts) {

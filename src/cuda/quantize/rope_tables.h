@@ -1,7 +1,6 @@
 // RoPE's tables as kernels see them.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "sotto/quantize.h"
@@ -50,12 +49,6 @@ inline RopeTables rope_tables(const Rope& rope, std::int64_t dim, std::int64_t w
                 : rope.interleaved ? RopeKind::interleaved
                                    : RopeKind::halves;
   return tables;
-}
-
-// Channels of a block of the Hadamard transform: the largest power of two, at most 256, that
-// divides dim.
-inline int hadamard_block(std::int64_t dim) {
-  return static_cast<int>(std::min<std::int64_t>(256, dim & -dim));
 }
 
 }  // namespace sotto::cuda

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "core/hadamard.h"
 #include "cuda/quantize/token_sides.h"
 #include "cuda/quantize/warp_rows.cuh"
 #include "sotto/backend.h"
@@ -32,7 +33,7 @@ inline WarpRowsParams warp_rows_params(const Tensor& x, const Scale& descale, co
   params.tokens = token_side(x, cu_seqlens, seqused, rope.positions, batch);
   params.descale = scale_view(descale, params.heads);
   params.rope = rope_tables(rope, params.dim, params.dim);
-  const int block = hadamard_block(params.dim);
+  const int block = static_cast<int>(core::hadamard_block(params.dim));
   if (hadamard && block > 1) {
     params.hadamard = block;
     params.normalize = 1.0f / std::sqrt(static_cast<float>(block));

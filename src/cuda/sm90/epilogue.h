@@ -9,8 +9,6 @@
 
 namespace sotto::sm90 {
 
-inline constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
-
 // LSE of a row, and the factor that turns its sums of P·V into the output.
 //
 // `log2_sum`: of the row's exponentials, -inf where it saw no key; `total`: the sum of P.

@@ -4,12 +4,12 @@
 
 #include "core/check.h"
 #include "core/geometry.h"
+#include "core/hadamard.h"
 #include "cuda/sm90/tensor_map.h"
 
 namespace sotto::sm90 {
 namespace {
 
-constexpr float kLog2e = 1.4426950408889634f;
 constexpr std::int64_t kL2Share = 24 << 20;  // bytes of K and V that stay in L2 between blocks
 
 const int* ints(const Tensor& tensor) { return static_cast<const int*>(tensor.data); }
@@ -34,9 +34,6 @@ OutDtype out_dtype(Dtype dtype) {
       return OutDtype::e4m3;
   }
 }
-
-// The largest power of two that divides a head size.
-int hadamard_block(std::int64_t dim) { return static_cast<int>(dim & -dim); }
 
 // Window sizes beyond any sequence are as good as none.
 int band(std::int64_t keys) {
@@ -95,7 +92,7 @@ Params make_params(const AttentionArgs& args, const Problem& problem, int rows,
   p.lse = head_major(args.lse);
   p.v_mean = head_major(args.smoothing.v_mean);
   p.dim_v = static_cast<int>(problem.dim_v);
-  p.hadamard_block = problem.hadamard_v ? hadamard_block(problem.dim_v) : 0;
+  p.hadamard_block = problem.hadamard_v ? static_cast<int>(core::hadamard_block(problem.dim_v)) : 0;
   return p;
 }
 

@@ -6,6 +6,7 @@
 namespace sotto::sm90 {
 
 inline constexpr int kBlock = 128;  // keys that share a scale; V's padding
+inline constexpr float kLog2e = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 // f32, one number for each (batch, head, token) of dense tensors, (head, token) of packed ones.
 struct RowView {
