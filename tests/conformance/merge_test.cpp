@@ -105,7 +105,9 @@ void register_merge_cases() {
           "q9 h4 d64 packed in={f32,bf16} splits3 lse {sinks,bhsd,strided}",
           "q9 h2 d128 in=f32 splits{2,3} {sinks,packed} "
           "out={bf16,f16,e4m3,groups64,groups128:ue8m0:col,groups64:pad,nvfp4}",
-          "b2 q{0,1,150} h2 d128 in=bf16 splits2 {bhsd,strided,far} lse out={f32,nvfp4}",
+          "b2 q{0,1,150} h2 d128 in=bf16 splits2 {bhsd,strided} lse out={f32,nvfp4}",
+          // 20 far rows: 150 reserve more addresses than ThreadSanitizer leaves a program.
+          "b2 q{0,1,20} h2 d128 in=bf16 splits2 far lse out={f32,nvfp4}",
       },
       test_merge);
 }
