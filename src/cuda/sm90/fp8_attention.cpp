@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/validate.h"
+#include "cuda/launch.h"
 #include "cuda/quantize/prepare.h"
 #include "cuda/quantize/qkv.h"
 #include "cuda/sm90/launch.h"
@@ -29,9 +30,8 @@ class Fp8Launcher {
   explicit Fp8Launcher(const Problem& problem)
       : problem_(problem),
         kernel_(*find_fp8_kernel(problem)),
-        multiprocessors_(multiprocessors(problem.device.index)) {
-    allow_shared_memory(kernel_.function, kernel_.shared_bytes);
-  }
+        function_(cuda::function_of(kernel_.function, kernel_.shared_bytes)),
+        multiprocessors_(multiprocessors(problem.device.index)) {}
 
   // `args`: everything but what is in `operands`.
   void run(const AttentionArgs& args, const Operands& operands, std::byte* counter,
@@ -47,13 +47,14 @@ class Fp8Launcher {
     what.q = head_map(operands.q, kernel_.q_slice, kernel_.rows, counter);
     what.k = head_map(operands.k, kernel_.k_slice, config.keys, counter);
     what.v = transposed_v_map(operands.v, kernel_.v_slice, config.dim_v, counter);
-    launch(kernel_.function, kernel_.threads, kernel_.shared_bytes, multiprocessors_, what,
+    launch(function_, kernel_.threads, kernel_.shared_bytes, multiprocessors_, what,
            stream_of(stream));
   }
 
  private:
   Problem problem_;
   const Kernel<Fp8Config>& kernel_;
+  CUfunction function_;
   int multiprocessors_;
 };
 
