@@ -43,6 +43,7 @@ struct PrepareParams {
   std::uint8_t* k_out = nullptr;  // null: K stays where it is
   float* k_norms = nullptr;       // [slots, heads_kv]: the largest |k|² of a tile
   std::uint8_t* v_out = nullptr;
+  std::uint32_t* bad_keys = nullptr;  // see qkv.h
   std::uint32_t* tile_counter = nullptr;
 };
 
@@ -91,25 +92,36 @@ __device__ std::int64_t head_row(const TokenSide& side, int heads, int batch, in
   return side.cu_seqlens == nullptr ? static_cast<std::int64_t>(batch) * heads + head : head;
 }
 
-// The tile's V, transposed and permuted.
+// The tile's V, transposed, permuted and without NaN, and its keys that had one.
 __device__ void transpose_v(const PrepareParams& p, const TokenTile& tile, int slot, int head) {
   constexpr int kPitch = kMostChannels + 4;  // so that columns lie in different banks
   constexpr int kRun = 32;                   // keys that a thread takes: a sector of the output
   __shared__ __align__(16) std::uint8_t rows[kTileTokens * kPitch];
+  __shared__ std::uint32_t bad_keys[kTileTokens / 32];
+  if (threadIdx.x < kTileTokens / 32) bad_keys[threadIdx.x] = 0;
+  __syncthreads();
   const int words = p.v.dim / 4;
   for (int i = threadIdx.x; i < kTileTokens * words; i += kThreads) {
     const int token = i / words, word = i % words;
-    const std::uint32_t codes =
+    std::uint32_t codes =
         token < tile.used ? load_word(p.v.row(tile, head, token), word, p.v.aligned) : 0;
+    if (nan_bits(codes) != 0) {
+      codes = without_nan(codes);
+      atomicOr(&bad_keys[token / 32], 1u << token % 32);
+    }
     *reinterpret_cast<std::uint32_t*>(rows + token * kPitch + 4 * word) = codes;
   }
   __syncthreads();
   const bool packed = p.keys.cu_seqlens != nullptr;
   const std::int64_t pitch =
       static_cast<std::int64_t>(packed ? p.keys.slots : p.keys.tiles) * kTileTokens;
-  const std::int64_t first = static_cast<std::int64_t>(packed ? slot : slot % p.keys.tiles);
-  std::uint8_t* out = p.v_out + head_row(p.keys, p.v.heads, tile.batch, head) * p.v.dim * pitch +
-                      first * kTileTokens;
+  const std::int64_t first =
+      static_cast<std::int64_t>(packed ? slot : slot % p.keys.tiles) * kTileTokens;
+  const std::int64_t row = head_row(p.keys, p.v.heads, tile.batch, head);
+  if (threadIdx.x < kTileTokens / 32) {
+    p.bad_keys[(row * pitch + first) / 32 + threadIdx.x] = bad_keys[threadIdx.x];
+  }
+  std::uint8_t* out = p.v_out + row * p.v.dim * pitch + first;
   for (int i = threadIdx.x; i < p.v.dim * (kTileTokens / kRun); i += kThreads) {
     const int channel = i % p.v.dim, run = i / p.v.dim;
     uint4 sixteens[kRun / 16];
@@ -263,6 +275,7 @@ struct Preparer::Places {
   std::uint8_t* k = nullptr;
   float* k_norms = nullptr;
   std::uint8_t* v = nullptr;
+  std::uint32_t* bad_keys = nullptr;
   std::size_t bytes = 0;
 };
 
@@ -305,6 +318,7 @@ Preparer::Places Preparer::place(std::byte* workspace) const {
   places.k = arena.take<std::uint8_t>(rows_k * problem_.heads_kv * problem_.dim_qk);
   places.k_norms = arena.take<float>(slots * problem_.heads_kv);
   places.v = arena.take<std::uint8_t>(slots * problem_.heads_kv * problem_.dim_v * kTileTokens);
+  places.bad_keys = arena.take<std::uint32_t>(slots * problem_.heads_kv * kTileTokens / 32);
   places.bytes = arena.used();
   return places;
 }
@@ -324,6 +338,7 @@ PreparedOperands Preparer::operands(const AttentionArgs& args, std::byte* worksp
                   .transposed(1, 2);
     o.q_scale = Scale::per_token(values);
   }
+  o.bad_keys = places.bad_keys;
   const std::int64_t blocks = problem_.packed_k ? tokens_k_ / kTileTokens + problem_.batch
                                                 : core::ceil_div(tokens_k_, kTileTokens);
   o.v = Tensor(places.v, Dtype::e4m3,
@@ -349,6 +364,7 @@ void Preparer::run(const AttentionArgs& args, std::byte* workspace, std::uint32_
   p.k_out = p.k.aligned ? nullptr : places.k;
   p.k_norms = places.k_norms;
   p.v_out = places.v;
+  p.bad_keys = places.bad_keys;
   p.tile_counter = tile_counter;
   const auto launch = [&](auto kernel, int slots, int heads, const char* what) {
     kernel<<<static_cast<unsigned>(std::max(1, slots * heads)), kThreads, 0, stream>>>(p);

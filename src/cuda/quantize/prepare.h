@@ -1,6 +1,6 @@
 // What a caller's own 8-bit Q, K and V need before the attention kernels can take them: V in the
-// kernels' layout (see qkv.h), rows in multiples of 16 bytes, and e4m3 Q so small that no product
-// with a row of K leaves the range of the kernels' f16 sums, whatever was stored.
+// kernels' layout and without NaN (see qkv.h), rows in multiples of 16 bytes, and e4m3 Q so small
+// that no product with a row of K leaves the range of the kernels' f16 sums, whatever was stored.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -17,6 +17,7 @@ struct PreparedOperands {
   Tensor q, k;    // [batch, len, heads, dim] or [total, heads, dim]
   Tensor v;       // [slots, dim_v, tokens]
   Scale q_scale;  // e4m3: per token, head-major, of the shifted rows; INT8: the caller's
+  const std::uint32_t* bad_keys = nullptr;  // those with a NaN in V
 };
 
 // All reasons against it.

@@ -22,6 +22,7 @@ cudaStream_t stream_of(Stream stream) { return static_cast<cudaStream_t>(stream.
 struct Operands {
   Tensor q, k, v;
   Scale q_scale, k_scale, v_scale;
+  const std::uint32_t* bad_keys;
 };
 
 // One kernel and how it is launched.
@@ -44,6 +45,7 @@ class Fp8Launcher {
         view_of(operands.q_scale, problem_.packed_q, problem_.heads_q / problem_.heads_kv);
     what.params.k_scale = view_of(operands.k_scale, problem_.packed_k, 1);
     what.params.v_scale = view_of(operands.v_scale, problem_.packed_k, 1);
+    what.params.bad_keys = {operands.bad_keys, operands.v.size(2) / 32};
     what.q = head_map(operands.q, kernel_.q_slice, kernel_.rows, counter);
     what.k = head_map(operands.k, kernel_.k_slice, config.keys, counter);
     what.v = transposed_v_map(operands.v, kernel_.v_slice, config.dim_v, counter);
@@ -71,7 +73,7 @@ class Fp8Attention final : public AttentionKernel {
     preparer_.run(args, prepared, reinterpret_cast<std::uint32_t*>(workspace.data()),
                   stream_of(stream));
     const cuda::PreparedOperands o = preparer_.operands(args, prepared);
-    launcher_.run(args, {o.q, o.k, o.v, o.q_scale, args.descale.k, args.descale.v},
+    launcher_.run(args, {o.q, o.k, o.v, o.q_scale, args.descale.k, args.descale.v, o.bad_keys},
                   workspace.data(), stream);
   }
 
@@ -131,7 +133,9 @@ class Fp8Sdpa final : public SdpaKernel {
 
   void attend(const QuantizedQkv& qkv, Workspace workspace, Stream stream) const override {
     const AttentionArgs& args = qkv.args();
-    launcher_.run(args, {args.q, args.k, args.v, args.descale.q, args.descale.k, args.descale.v},
+    launcher_.run(args,
+                  {args.q, args.k, args.v, args.descale.q, args.descale.k, args.descale.v,
+                   quantizer_.bad_keys(workspace.data() + kCounterBytes)},
                   workspace.data(), stream);
   }
 
