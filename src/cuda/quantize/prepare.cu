@@ -5,7 +5,7 @@
 
 #include "core/geometry.h"
 #include "cuda/common/ptx.h"
-#include "cuda/error.h"
+#include "cuda/launch.h"
 #include "cuda/quantize/arena.h"
 #include "cuda/quantize/round.cuh"
 #include "cuda/quantize/scale_view.cuh"
@@ -165,6 +165,7 @@ __device__ void look_at_k(const PrepareParams& p, const TokenTile& tile, int slo
 __global__ void __launch_bounds__(kThreads)
     prepare_kv_kernel(const __grid_constant__ PrepareParams p) {
   launch_dependents();  // attention, where it comes next
+  wait_for_prior_kernel();
   if (blockIdx.x == 0 && threadIdx.x == 0 && p.tile_counter != nullptr) *p.tile_counter = 0;
   const int slot = static_cast<int>(blockIdx.x) / p.v.heads;
   const int head = static_cast<int>(blockIdx.x) % p.v.heads;
@@ -193,8 +194,9 @@ __global__ void __launch_bounds__(kThreads)
     prepare_q_kernel(const __grid_constant__ PrepareParams p) {
   const int slot = static_cast<int>(blockIdx.x) / p.q.heads;
   const int head = static_cast<int>(blockIdx.x) % p.q.heads;
-  const TokenTile tile = tile_of_slot(p.queries, slot);
   launch_dependents();
+  wait_for_prior_kernel();
+  const TokenTile tile = tile_of_slot(p.queries, slot);
   if (tile.used <= 0) return;
   float largest = 0.0f;
   if (p.e4m3_qk) {
@@ -298,7 +300,10 @@ Reasons refuse_prepare(const AttentionArgs&, const Problem& problem) {
   return reasons;
 }
 
-Preparer::Preparer(const AttentionArgs& args, const Problem& problem) : problem_(problem) {
+Preparer::Preparer(const AttentionArgs& args, const Problem& problem)
+    : problem_(problem),
+      prepare_kv_(function_of(reinterpret_cast<const void*>(&prepare_kv_kernel), 0)),
+      prepare_q_(function_of(reinterpret_cast<const void*>(&prepare_q_kernel), 0)) {
   tokens_q_ = args.q.size(problem.packed_q ? 0 : 1);
   tokens_k_ = args.k.size(problem.packed_k ? 0 : 1);
   workspace_size_ = place(nullptr).bytes;
@@ -366,14 +371,17 @@ void Preparer::run(const AttentionArgs& args, std::byte* workspace, std::uint32_
   p.v_out = places.v;
   p.bad_keys = places.bad_keys;
   p.tile_counter = tile_counter;
-  const auto launch = [&](auto kernel, int slots, int heads, const char* what) {
-    kernel<<<static_cast<unsigned>(std::max(1, slots * heads)), kThreads, 0, stream>>>(p);
-    check(cudaGetLastError(), what);
+  void* arguments[] = {&p};
+  const auto launch_each = [&](CUfunction kernel, int slots, int heads) {
+    launch(kernel,
+           {.blocks = std::max(1, slots * heads),
+            .threads = kThreads,
+            .shared_bytes = 0,
+            .dependent = true},
+           arguments, stream);
   };
-  launch(prepare_kv_kernel, p.keys.slots, p.v.heads, "launching the preparation of k and v");
-  if (p.e4m3_qk || !p.q.aligned) {
-    launch(prepare_q_kernel, p.queries.slots, p.q.heads, "launching the preparation of q");
-  }
+  launch_each(prepare_kv_, p.keys.slots, p.v.heads);
+  if (p.e4m3_qk || !p.q.aligned) launch_each(prepare_q_, p.queries.slots, p.q.heads);
 }
 
 }  // namespace sotto::cuda

@@ -3,6 +3,7 @@
 // that no product with a row of K leaves the range of the kernels' f16 sums, whatever was stored.
 #pragma once
 
+#include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <cstddef>
@@ -31,7 +32,7 @@ class Preparer {
   std::size_t workspace_size() const { return workspace_size_; }
   PreparedOperands operands(const AttentionArgs& args, std::byte* workspace) const;
   // Launches one kernel, or two for e4m3 Q and for INT8 Q whose rows are not aligned. Sets
-  // *tile_counter to 0 where it is given.
+  // *tile_counter to 0 where it is given. Each is launched as a dependent of what comes before it.
   void run(const AttentionArgs& args, std::byte* workspace, std::uint32_t* tile_counter,
            cudaStream_t stream) const;
 
@@ -40,6 +41,7 @@ class Preparer {
   Places place(std::byte* workspace) const;
 
   Problem problem_;
+  CUfunction prepare_kv_, prepare_q_;
   std::int64_t tokens_q_ = 0, tokens_k_ = 0;  // of a dense sequence, or of the packed tensor
   std::size_t workspace_size_ = 0;
 };
