@@ -162,11 +162,14 @@ bool has_block_scales(const Problem& p) {
 const Kernel<Fp8Config>* find_fp8_kernel(const Problem& p) {
   const Kernel<Fp8Config>* best = nullptr;
   const bool safe = p.accumulation == Accumulation::safe;
+  // Small tiles have less code, which is felt in short kernels that come one after the other: the
+  // multiprocessors' caches do not hold the code of several.
+  const bool brief = p.len_k <= 2048;
   const auto better = [&](const Fp8Config& a, const Fp8Config& b) {
     const int size_a = a.dim_qk + a.dim_v, size_b = b.dim_qk + b.dim_v;
     if (size_a != size_b) return size_a < size_b;
     if (a.two_level != b.two_level) return a.two_level == safe;
-    return a.keys > b.keys;
+    return brief ? a.keys < b.keys : a.keys > b.keys;
   };
   for (const Kernel<Fp8Config>& kernel : fp8_kernels()) {
     const Fp8Config& c = kernel.config;

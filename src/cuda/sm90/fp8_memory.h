@@ -97,18 +97,6 @@ class Fp8Memory {
     return reinterpret_cast<KeyScales*>(memory_ + Layout::kScales)[s];
   }
 
-  // To the next stage of K and V.
-  static __device__ __forceinline__ void advance(int& stage, int& phase) {
-    if (++stage == kStages) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
-  // Every warp by itself, so that none can be a whole round behind.
-  static __device__ __forceinline__ void release(std::uint32_t barrier, int lane) {
-    if (lane == 0) cuda::barrier_arrive(barrier);
-  }
-
  private:
   __device__ __forceinline__ std::uint32_t barrier(int i) const {
     return base_ + Layout::kBarriers + 8 * i;

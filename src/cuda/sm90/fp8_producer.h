@@ -4,6 +4,7 @@
 
 #include "cuda/sm90/bad_keys.h"
 #include "cuda/sm90/fp8_memory.h"
+#include "cuda/sm90/ring.h"
 #include "cuda/sm90/schedule.h"
 
 namespace sotto::sm90 {
@@ -18,9 +19,7 @@ __device__ __forceinline__ void produce(const Params& p, const Fp8Memory<kConfig
   const int lane = static_cast<int>(threadIdx.x) & 31;
   int stage = 0, phase = 1, turn = 0;
   for (;;) {
-    int tile = 0;
-    if (lane == 0) tile = static_cast<int>(atomicAdd(p.next_tile, 1u));
-    tile = __shfl_sync(~0u, tile, 0);
+    const int tile = next_tile(p, -1, lane);  // there is a counter always
     Work work{};
     if (tile < p.tiles && !work_at<kRows>(p, tile, lane, work)) continue;
     cuda::barrier_wait(memory.q_empty(), turn & 1 ^ 1);
@@ -90,7 +89,7 @@ __device__ __forceinline__ void produce(const Params& p, const Fp8Memory<kConfig
                           key < work.len_k ? place.token + key : kOutside, 0, place.slot);
         }
       }
-      memory.advance(stage, phase);
+      advance<kConfig.stages>(stage, phase);
     }
   }
 }
