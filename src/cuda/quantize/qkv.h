@@ -1,8 +1,8 @@
 // sdpa()'s quantisation of Q, K and V on the GPU, into the layout of the 8-bit attention kernels.
 //
 // S = Q·Kᵀ of the codes times q_scale · k_scale is q·k. e4m3: K's amax becomes 28 (head sizes above
-// 128: 14) and Q's at most 16, so that |S| stays below 57,344, and q_scale · k_scale · scale · log2
-// e is a power of two. INT8 and V: as quantize().
+// 128: 14) and Q's at most 14, so that |S| stays below 57,344, and q_scale · k_scale · scale · log2
+// e has the 11 bits of a half. INT8 and V: as quantize().
 //
 // Q and K are stored head-major, [batch, heads, len, dim] or packed [heads, total, dim]. V is
 // transposed and permuted, [slot, dim_v, tokens]: slot b·heads_kv + h, tokens padded to a multiple

@@ -17,14 +17,15 @@ __device__ __forceinline__ Share share_of(const QkvParams& params, Operand opera
 }
 
 // e4m3 scales of Q and K: products in f16 stay exact where K's amax becomes `k_target`, Q's at most
-// 16, and q_scale · k_scale · scale · log2 e is a power of two.
+// 14, and q_scale · k_scale · scale · log2 e has the 11 bits of a half. Both targets are 448 over a
+// power of two, so that the codes are those of quantize(), but for a few of Q's.
 struct QkScales {
   float q, k;
 };
 
 __device__ inline QkScales e4m3_scales(float amax_q, float amax_k, float scale, float k_target) {
   constexpr double kLog2E = 1.4426950408889634;
-  constexpr float kQTarget = 16.0f;
+  constexpr float kQTarget = 14.0f;
   QkScales scales;
   scales.k = scale_of(amax_k, k_target);
   double unit = fabs(static_cast<double>(scale)) * kLog2E * static_cast<double>(scales.k);
@@ -32,8 +33,8 @@ __device__ inline QkScales e4m3_scales(float amax_q, float amax_k, float scale, 
   const double smallest = static_cast<double>(scale_of(amax_q, kQTarget)) * unit;
   int exponent;
   const double fraction = frexp(smallest, &exponent);  // in [0.5, 1)
-  const double power = ldexp(1.0, fraction == 0.5 ? exponent - 1 : exponent);
-  scales.q = fminf(fmaxf(static_cast<float>(power / unit), FLT_MIN), FLT_MAX);
+  const double rounded = ldexp(ceil(ldexp(fraction, 11)), exponent - 11);
+  scales.q = fminf(fmaxf(static_cast<float>(rounded / unit), FLT_MIN), FLT_MAX);
   return scales;
 }
 

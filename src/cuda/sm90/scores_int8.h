@@ -2,16 +2,24 @@
 //
 // A score x = S·unit, in units of log 2, becomes P = 2^(x - max + kTop); see scores_e4m3.h for the
 // running maximum. Every score is turned into fixed point by one multiply-add,
-//     t = S·rint(unit·2^21) + rint((kTop - max)·2^21) + 2^15,
-// whose upper half is x - max + kTop in units of 1/32, rounded, whatever the scales; one packed
-// add-and-floor then makes of it the bits of the half number x - max + kTop + 55 (a half between 32
-// and 64 counts in units of 1/32). From there
+//     t = S·rint(unit·2^21) + rint((kTop - max)·2^21 + lost·pivot) + 2^15,
+// whose upper half is x - max + kTop in units of 1/32, rounded, whatever the scales. The multiplier
+// has few bits where S is large (40 and less with outliers): what its rounding loses, lost =
+// unit·2^21
+// - rint(unit·2^21), is put right for the row's largest score, the pivot, and nearly so for those
+// that count beside it. One packed add-and-floor then makes of the upper half the bits of the half
+// number x - max + kTop + 55 (a half between 32 and 64 counts in units of 1/32). From there
 //     n + h = that number, n an integer, 0 <= h < 1;   code = 8·n + (2.7·h + 5.22)·h + constant
 // for three of four probabilities, the exponential unit and a conversion for the others.
 //
 // t must not wrap: |x - max| < 1024, hence |x| <= 500, which holds where |q|·|k|·unit does. Rows
 // where it may not (logits of hundreds) are converted through floats and clamped instead; that
 // costs time, not accuracy.
+//
+// In a row that a few keys dominate, the largest P must be exact (a power of two), or its rounding
+// error is the row's: there the maximum moves at every step, not only when it is exceeded by
+// kSlack. What counts in such a row may also lie far below its largest P (behind a sink token):
+// kTop is as high as it can be, 2^(kTop + kSlack) just becomes 448.
 #pragma once
 
 #include "cuda/common/wgmma.h"
@@ -34,39 +42,35 @@ class Int8Scores {
     for (int r = 0; r < 2; ++r) {
       max[r] = kNone;
       sum[r] = 0;
+      pivot_[r] = 0;
     }
-    set_offsets();
+    limit_ = cuda::twice(kLimit);
+    unseen_ = true;
+    far_ = false;
   }
 
   // Before each tile. `units`: of the rows, x = S·unit; `bound`: no |x| of the warp's rows exceeds
   // it (NaN: not known). True where the maxima must be found anew.
   __device__ __forceinline__ bool set_units(const Params& p, const float (&units)[2], float bound) {
-    bool unseen = false, far = false;
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      unseen |= max[r] <= kNone;
-      far |= max[r] > kNone && fabsf(max[r]) > kWidest;
-      multiplier_[r] = p.softcap_log2 > 0 ? 1 : __float2int_rn(units[r] * (1 / kUnit));
-    }
-    // An earlier tile's maximum may lie further out than anything in this one.
-    wide_ = p.softcap_log2 == 0 && (!(bound >= 0 && bound <= kWidest) || __any_sync(~0u, far));
-    return wide_ || __any_sync(~0u, unseen);
+    for (int r = 0; r < 2; ++r) set_line(r, p.softcap_log2 > 0 ? kUnit : units[r]);
+    const float reach = p.softcap_log2 > 0 ? p.softcap_log2 : bound;
+    wide_ = far_ || !(bound >= 0 && reach <= kWidest);
+    return wide_ || unseen_;
   }
 
   __device__ __forceinline__ bool is_rare() const { return false; }
   __device__ __forceinline__ void before(Tile&) const {}
 
-  // x becomes softcap·tanh((x + bias) / softcap), in fixed point.
+  // x becomes softcap·tanh((x + bias) / softcap), in fixed point: in units of cap_unit().
   static __device__ __forceinline__ void cap(const Params& p, Tile& s, const float (&units)[2],
                                              const float (&bias)[2]) {
-    const float inverse = 1.0f / p.softcap_log2;
+    const float inverse = 1.0f / p.softcap_log2, steps = p.softcap_log2 / cap_unit(p);
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int r = i >> 1 & 1;
       const float x = fmaf(static_cast<float>(static_cast<int>(s[i])), units[r], bias[r]);
-      const float capped = p.softcap_log2 * cuda::tanh_approx(x * inverse);
-      s[i] = static_cast<std::uint32_t>(
-          __float2int_rn(fminf(fmaxf(capped, -kWidest), kWidest) * (1 / kUnit)));
+      s[i] = static_cast<std::uint32_t>(__float2int_rn(steps * cuda::tanh_approx(x * inverse)));
     }
   }
 
@@ -79,7 +83,10 @@ class Int8Scores {
     if (__builtin_expect(find, 0)) {
       float unit[2];
       units(unit);
-      if (p.softcap_log2 > 0) unit[0] = unit[1] = kUnit;
+      if (p.softcap_log2 > 0) {
+#pragma unroll
+        for (float& u : unit) u = u != u ? u : cap_unit(p);
+      }
       find_maxima(s, mask(), unit, shrink);
     }
 #pragma unroll
@@ -91,13 +98,14 @@ class Int8Scores {
     bits_[0] = bits_[1] = kBits;
     std::uint32_t top = tile_top(s);
     if (!__any_sync(~0u, is_above(top) | find | masked)) return false;
-    if (wide_) set_offsets();
     if (masked) {
       mask().template hide<kPairs>(s, 0xc000c000u);
       top = tile_top(s);
     }
     if (__any_sync(~0u, is_above(top))) {
-      move_maxima(top, shrink, find);
+      float unit[2];
+      units(unit);
+      move_maxima(top, unit, find, shrink);
       return true;
     }
     return find;
@@ -121,11 +129,16 @@ class Int8Scores {
 
  private:
   static constexpr float kNone = -1e30f;
-  static constexpr float kTop = 7.0f, kSlack = 1.0f;
+  static constexpr float kTop = 8.0f, kSlack = 0.8125f;
   static constexpr float kWidest = 500.0f;
+  // A row's maximum and the sum of its P where few keys dominate.
+  static constexpr float kPeak = 7.0f, kPeakSum = 8 * 256.0f;
+  static constexpr float kLargestScore = 1 << 22;  // dim 256 · 127 · 127, rounded up
   static constexpr int kStepBits = 5;
   static constexpr float kSteps = 1 << kStepBits;                 // fixed point: 1/32
   static constexpr float kUnit = 1.0f / (1 << (16 + kStepBits));  // of t
+  static constexpr float kOffset = kTop / kUnit + 0x8000;         // of t, before the maximum
+  static constexpr float kLargestUnit = 1e30f;
   static constexpr int kHidden = -2147483647 - 1;
   // A half in [32, 64) has the bits 0x5000 + 32·(value - 32); ours is x' + 55.
   static constexpr std::uint32_t bits_of(int x) {
@@ -134,8 +147,8 @@ class Int8Scores {
   static constexpr std::uint32_t kBits = cuda::twice(bits_of(0));
   static constexpr std::uint32_t kCodeFloor = cuda::twice(bits_of(-7));  // code 0
   static constexpr std::uint32_t kExpFloor = cuda::twice(bits_of(-11));  // rounds to 0
-  static constexpr std::uint32_t kLimit =
-      cuda::twice(static_cast<std::uint32_t>((kTop + kSlack) * kSteps));
+  static constexpr int kTopSteps = static_cast<int>(kTop * kSteps);
+  static constexpr std::uint32_t kLimit = kTopSteps + static_cast<int>(kSlack * kSteps);
 
   // The thread's largest prepared scores of row 0 and of row 1.
   static __device__ __forceinline__ std::uint32_t tile_top(const Tile& s) {
@@ -148,15 +161,21 @@ class Int8Scores {
     return __vmaxs2(cuda::select_bytes(top[0], top[1], 0x5410),
                     cuda::select_bytes(top[0], top[1], 0x7632));
   }
-  static __device__ __forceinline__ bool is_above(std::uint32_t top) {
-    return __vmaxs2(top, kLimit) != kLimit;
+  __device__ __forceinline__ bool is_above(std::uint32_t top) const {
+    return __vmaxs2(top, limit_) != limit_;
+  }
+  __device__ __forceinline__ int limit(int row) const {
+    return static_cast<int>(row == 0 ? limit_ & 0xffff : limit_ >> 16);
   }
 
   // From the scores themselves: for a first tile, and for one that goes through floats.
-  __device__ __forceinline__ void find_maxima(Tile& s, const KeyMask& mask, const float (&unit)[2],
+  __device__ __forceinline__ void find_maxima(Tile& s, const KeyMask& mask, float (&unit)[2],
                                               float (&shrink)[2]) {
+    float next[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
+      // Scales of hostile tensors: a NaN stays.
+      if (fabsf(unit[r]) > kLargestUnit) unit[r] = copysignf(kLargestUnit, unit[r]);
       const bool negate = unit[r] < 0;
       int top = kHidden;
 #pragma unroll
@@ -167,14 +186,16 @@ class Int8Scores {
       }
       top = row_max(top);
       const float x = static_cast<float>(top) * fabsf(unit[r]);
-      if (x != x) sum[r] = x;  // a NaN among the scales is one of the row
-      // Up to the next step of the fixed point, so that rounding lifts nothing above kTop.
-      const float next =
-          top == kHidden || x != x ? max[r] : fmaxf(max[r], ceilf(x * kSteps) * (1 / kSteps));
-      shrink[r] = cuda::exp2_approx(max[r] - next);
-      max[r] = next;
+      const bool seen = top != kHidden;
+      if (seen && x != x) sum[r] = x;  // a NaN among the scales is one of the row
+      // Only rows that must: none depends on another.
+      const float limit_x = max[r] + static_cast<float>(limit(r) - kTopSteps) * (1 / kSteps);
+      const bool must = max[r] > kNone ? x > limit_x : x == x;
+      next[r] = seen && must ? x : max[r];
     }
-    set_offsets();
+    move_to(next, unit, shrink);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) set_line(r, unit[r]);
     if (!wide_) return;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
@@ -185,33 +206,62 @@ class Int8Scores {
           __float2int_rn(fminf(fmaxf(x, -kWidest), kWidest) * (1 / kUnit)));
     }
     multiplier_[0] = multiplier_[1] = 1;
-    offset_[0] = offset_[1] = offset_of(0);
+    offset_[0] = offset_[1] = static_cast<int>(kOffset);
   }
 
   // `top`: the thread's largest y of row 0 and of row 1. What is above kTop is taken off by bits_.
-  __device__ __forceinline__ void move_maxima(std::uint32_t top, float (&shrink)[2], bool found) {
+  __device__ __forceinline__ void move_maxima(std::uint32_t top, const float (&unit)[2], bool found,
+                                              float (&shrink)[2]) {
     top = __vmaxs2(top, __shfl_xor_sync(~0u, top, 1));
     top = __vmaxs2(top, __shfl_xor_sync(~0u, top, 2));
+    const float before[2] = {found ? shrink[0] : 1.0f, found ? shrink[1] : 1.0f};
+    float next[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int y = static_cast<short>(r == 0 ? top & 0xffff : top >> 16);
-      const int above =
-          y > static_cast<int>((kTop + kSlack) * kSteps) ? y - static_cast<int>(kTop * kSteps) : 0;
-      const float step = static_cast<float>(above) * (1 / kSteps);
-      shrink[r] = cuda::exp2_approx(-step) * (found ? shrink[r] : 1.0f);
-      max[r] += step;
+      const int above = y > limit(r) ? y - kTopSteps : 0;
+      next[r] = max[r] + static_cast<float>(above) * (1 / kSteps);
       bits_[r] = cuda::twice((kBits - static_cast<std::uint32_t>(above)) & 0xffff);
     }
-    set_offsets();
+    move_to(next, unit, shrink);
+    shrink[0] *= before[0];
+    shrink[1] *= before[1];
+  }
+
+  __device__ __forceinline__ void move_to(const float (&next)[2], const float (&unit)[2],
+                                          float (&shrink)[2]) {
+    int limits[2];
+    bool unseen = false, far = false;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      limits[r] = limit(r);
+      shrink[r] = cuda::exp2_approx(max[r] - next[r]);
+      if (next[r] != max[r]) {
+        const bool peaked = next[r] > kPeak && sum[r] * shrink[r] < kPeakSum;
+        limits[r] = peaked ? kTopSteps : kLimit;
+        pivot_[r] = fminf(fmaxf(next[r] / unit[r], -kLargestScore), kLargestScore);
+        max[r] = next[r];
+      }
+      unseen |= max[r] <= kNone;
+      far |= max[r] > kNone && fabsf(max[r]) > kWidest;
+    }
+    limit_ = static_cast<std::uint32_t>(limits[0] | limits[1] << 16);
+    unseen_ = __any_sync(~0u, unseen);
+    // An earlier tile's maximum may lie further out than anything in a later one.
+    far_ = __any_sync(~0u, far);
   }
   static __device__ __forceinline__ int max_of(int a, int b) { return a > b ? a : b; }
 
-  static __device__ __forceinline__ int offset_of(float max) {
-    return static_cast<int>(__float2ll_rn((kTop - max) * (1 / kUnit))) + 0x8000;
+  // t of a row, from x = S·unit.
+  __device__ __forceinline__ void set_line(int r, float unit) {
+    const float exact = unit * (1 / kUnit);
+    multiplier_[r] = __float2int_rn(exact);
+    const float lost = exact - static_cast<float>(multiplier_[r]);
+    offset_[r] = __float2int_rn(fmaf(lost, pivot_[r], fmaf(max[r], -1 / kUnit, kOffset)));
   }
-  __device__ __forceinline__ void set_offsets() {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) offset_[r] = offset_of(max[r] > kNone ? max[r] : 0.0f);
+  // Of capped scores.
+  static __device__ __forceinline__ float cap_unit(const Params& p) {
+    return fmaxf(1.0f, p.softcap_log2 / kWidest) * kUnit;
   }
 
   // y: x' + 55.
@@ -250,7 +300,10 @@ class Int8Scores {
   static constexpr int kDirect = 6;  // of 8
 
   int multiplier_[2], offset_[2];  // t = S·multiplier + offset
+  float pivot_[2];                 // the largest score of each row when its maximum last moved
+  std::uint32_t limit_;            // y from which on the maxima move: rows 0 and 1
   std::uint32_t bits_[2];          // what makes halves of prepared scores
+  bool unseen_, far_;              // some row of the warp has no maximum yet, or one beyond kWidest
   bool wide_;                      // this tile goes through floats
 };
 
