@@ -297,7 +297,7 @@ class TileWriter {
     return params_.operands[static_cast<int>(item.operand)];
   }
 
-  static constexpr std::uint32_t kQLimit = 0x58;  // 16
+  static constexpr std::uint32_t kQLimit = 0x56;  // 14
 
   const QkvParams& params_;
   Storage& storage_;

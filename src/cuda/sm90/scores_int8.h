@@ -112,11 +112,9 @@ class Int8Scores {
   }
 
   __device__ __forceinline__ void encode(const Params& p, const Tile& s, Codes& codes) const {
-    if (__builtin_expect(p.fast, 0)) {
-      encode<true>(s, codes);
-    } else {
-      encode<false>(s, codes);
-    }
+    // Two ifs: with an else, ptxas copies every score once more.
+    if (!p.fast) encode<false>(s, codes);
+    if (__builtin_expect(p.fast, 0)) encode<true>(s, codes);
   }
 
   __device__ __forceinline__ float log2_sum(const Params&, int row, float total) const {
@@ -171,7 +169,7 @@ class Int8Scores {
   // From the scores themselves: for a first tile, and for one that goes through floats.
   __device__ __forceinline__ void find_maxima(Tile& s, const KeyMask& mask, float (&unit)[2],
                                               float (&shrink)[2]) {
-    float next[2];
+    bool unseen = false, far = false;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       // Scales of hostile tensors: a NaN stays.
@@ -189,13 +187,17 @@ class Int8Scores {
       const bool seen = top != kHidden;
       if (seen && x != x) sum[r] = x;  // a NaN among the scales is one of the row
       // Only rows that must: none depends on another.
-      const float limit_x = max[r] + static_cast<float>(limit(r) - kTopSteps) * (1 / kSteps);
-      const bool must = max[r] > kNone ? x > limit_x : x == x;
-      next[r] = seen && must ? x : max[r];
+      const float slack = static_cast<float>(limit(r) - kTopSteps) * (1 / kSteps);
+      const bool moves = seen && (max[r] > kNone ? x > max[r] + slack : x == x);
+      shrink[r] = 1;
+      if (moves) shrink[r] = move(r, x, static_cast<float>(negate ? -top : top));
+      unseen |= max[r] <= kNone;
+      far |= max[r] > kNone && fabsf(max[r]) > kWidest;
+      set_line(r, unit[r]);
     }
-    move_to(next, unit, shrink);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) set_line(r, unit[r]);
+    unseen_ = __any_sync(~0u, unseen);
+    // An earlier tile's maximum may lie further out than anything in a later one.
+    far_ = __any_sync(~0u, far);
     if (!wide_) return;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
@@ -214,41 +216,28 @@ class Int8Scores {
                                               float (&shrink)[2]) {
     top = __vmaxs2(top, __shfl_xor_sync(~0u, top, 1));
     top = __vmaxs2(top, __shfl_xor_sync(~0u, top, 2));
-    const float before[2] = {found ? shrink[0] : 1.0f, found ? shrink[1] : 1.0f};
-    float next[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const int y = static_cast<short>(r == 0 ? top & 0xffff : top >> 16);
-      const int above = y > limit(r) ? y - kTopSteps : 0;
-      next[r] = max[r] + static_cast<float>(above) * (1 / kSteps);
+      if (!found) shrink[r] = 1;
+      if (y <= limit(r)) continue;
+      const int above = y - kTopSteps;
+      const float next = max[r] + static_cast<float>(above) * (1 / kSteps);
+      const float pivot = __fdividef(next, unit[r]);
+      shrink[r] *= move(r, next, fminf(fmaxf(pivot, -kLargestScore), kLargestScore));
       bits_[r] = cuda::twice((kBits - static_cast<std::uint32_t>(above)) & 0xffff);
     }
-    move_to(next, unit, shrink);
-    shrink[0] *= before[0];
-    shrink[1] *= before[1];
   }
 
-  __device__ __forceinline__ void move_to(const float (&next)[2], const float (&unit)[2],
-                                          float (&shrink)[2]) {
-    int limits[2];
-    bool unseen = false, far = false;
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      limits[r] = limit(r);
-      shrink[r] = cuda::exp2_approx(max[r] - next[r]);
-      if (next[r] != max[r]) {
-        const bool peaked = next[r] > kPeak && sum[r] * shrink[r] < kPeakSum;
-        limits[r] = peaked ? kTopSteps : kLimit;
-        pivot_[r] = fminf(fmaxf(next[r] / unit[r], -kLargestScore), kLargestScore);
-        max[r] = next[r];
-      }
-      unseen |= max[r] <= kNone;
-      far |= max[r] > kNone && fabsf(max[r]) > kWidest;
-    }
-    limit_ = static_cast<std::uint32_t>(limits[0] | limits[1] << 16);
-    unseen_ = __any_sync(~0u, unseen);
-    // An earlier tile's maximum may lie further out than anything in a later one.
-    far_ = __any_sync(~0u, far);
+  // The maximum of a row to `next`, the score `pivot`. What everything summed before shrinks by.
+  __device__ __forceinline__ float move(int r, float next, float pivot) {
+    const float shrink = cuda::exp2_approx(max[r] - next);
+    const bool peaked = next > kPeak && sum[r] * shrink < kPeakSum;
+    const std::uint32_t limit = peaked ? kTopSteps : kLimit;
+    limit_ = r == 0 ? (limit_ & 0xffff0000u) | limit : (limit_ & 0xffffu) | limit << 16;
+    max[r] = next;
+    pivot_[r] = pivot;
+    return shrink;
   }
   static __device__ __forceinline__ int max_of(int a, int b) { return a > b ? a : b; }
 
