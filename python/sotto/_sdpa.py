@@ -26,9 +26,9 @@ def sdpa(
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
+    *,
     scale: float | None = None,
     enable_gqa: bool = False,
-    *,
     recipe: str = "int8qk",
     rope: RopeLike | None = None,
     positions_k: Tensor | None = None,
@@ -44,7 +44,7 @@ def sdpa(
 ) -> Tensor:
     """Attention of 16- or 32-bit tensors whose matrix products run on 8-bit numbers.
 
-    The parameters before the star are those of
+    The parameters up to ``enable_gqa`` are those of
     :func:`torch.nn.functional.scaled_dot_product_attention`, with their meaning there.
 
     Args:

@@ -1,0 +1,47 @@
+"""The package's tests run on the CPU, and again on a Hopper GPU where there is one."""
+
+import pytest
+import torch
+
+
+def has_hopper() -> bool:
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda", marks=pytest.mark.skipif(not has_hopper(), reason="needs a Hopper GPU")
+        ),
+    ]
+)
+def device(request):
+    torch.manual_seed(1)
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def randn(device):
+    """Normal numbers on the device, in a dtype that every backend takes."""
+
+    def make(*shape, dtype=torch.bfloat16):
+        return torch.randn(shape, device=device).to(dtype)
+
+    return make
+
+
+@pytest.fixture
+def ints(device):
+    """int32 on the device: lengths, page tables, positions."""
+
+    def make(values):
+        return torch.tensor(values, dtype=torch.int32, device=device)
+
+    return make
+
+
+def sqnr(result, exact):
+    """Signal to quantisation noise in dB, as docs/eval.md defines it."""
+    noise = (result.double() - exact.double()).square().sum()
+    return float(10 * torch.log10(exact.double().square().sum() / noise))
