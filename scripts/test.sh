@@ -64,7 +64,13 @@ run_ctest() { # preset [option...]
 }
 
 run_pytest() {
-  .venv/bin/python -m pytest tests/python -q -rs --junitxml="$results/pytest.xml"
+  OMP_WAIT_POLICY=passive .venv/bin/python -m pytest tests/python -q -rs --junitxml="$results/pytest.xml"
+}
+
+# The PyTorch package, as `pip install .` does it, but in the folder where the library is built.
+install_package() {
+  .venv/bin/python -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps \
+    -C build-dir=build/release .
 }
 
 preset() { # name: build it, and where that went well run its tests
@@ -84,6 +90,8 @@ run_tsan() {
 
 check "Format" scripts/format.sh check
 preset release
+check "PyTorch package" install_package
+check "Types of the PyTorch package" .venv/bin/python -m mypy
 count "Python tests" "$results/pytest.xml" run_pytest
 preset asan
 check "Fuzzing" scripts/fuzz.sh "$([ "$scope" = all ] && echo 120 || echo 6)"

@@ -39,9 +39,3 @@ def ints(device):
         return torch.tensor(values, dtype=torch.int32, device=device)
 
     return make
-
-
-def sqnr(result, exact):
-    """Signal to quantisation noise in dB, as docs/eval.md defines it."""
-    noise = (result.double() - exact.double()).square().sum()
-    return float(10 * torch.log10(exact.double().square().sum() / noise))

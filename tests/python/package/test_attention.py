@@ -3,7 +3,7 @@
 import pytest
 import sotto
 import torch
-from conftest import sqnr
+from quality import sqnr
 
 E4M3 = torch.float8_e4m3fn
 

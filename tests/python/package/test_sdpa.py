@@ -5,7 +5,7 @@ import threading
 import pytest
 import sotto
 import torch
-from conftest import sqnr
+from quality import sqnr
 from torch.nn.functional import scaled_dot_product_attention
 
 # What each recipe keeps of normal numbers, in dB, with some room (docs/benchmarks.md).
