@@ -67,9 +67,11 @@ def check_tensors(**tensors: object) -> None:
             raise TypeError(f"{name}: must be a Tensor, got {type(tensor).__name__}")
 
 
-def needs_backward(*tensors: Tensor) -> bool:
+def needs_backward(*tensors: Tensor | None) -> bool:
     """Whether the caller could differentiate what comes out; no backend has a backward."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
+    )
 
 
 def rope_arguments(rope: RopeLike | None) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def attention(
         fast=fast,
         plain_accumulation=accumulation == "plain",
         dropout_p=dropout_p,
-        needs_backward=needs_backward(q, k, v),
+        needs_backward=needs_backward(q, k, v, attn_mask, sinks),
         **arguments,
         **scale_arguments("descale_q", descale_q),
         **scale_arguments("descale_k", descale_k),
@@ -296,7 +296,7 @@ def varlen_attention(
         max_len_q=max_len_q,
         max_len_k=max_len_k,
         softcap=softcap,
-        needs_backward=needs_backward(q, k, v),
+        needs_backward=needs_backward(q, k, v, sinks),
         **arguments,
         **rope_arguments(rope),
     )

@@ -135,7 +135,7 @@ def sdpa(
         recipe=recipe,
         dropout_p=dropout_p,
         softcap=softcap,
-        needs_backward=needs_backward(query, key, value),
+        needs_backward=needs_backward(query, key, value, attn_mask, sinks),
         **arguments,
     )
     return result if len(shape) == 4 else result.reshape(*shape[:-1], result.shape[-1])

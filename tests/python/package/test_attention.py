@@ -1,8 +1,9 @@
 """Attention on the dtypes it is given, and what goes before and after it."""
 
 import pytest
-import sotto
 import torch
+
+import sotto
 from quality import sqnr
 
 E4M3 = torch.float8_e4m3fn

@@ -1,8 +1,9 @@
 """torch.compile, torch.export, AOTInductor, CUDA graphs: the ops are opaque nodes."""
 
 import pytest
-import sotto
 import torch
+
+import sotto
 
 
 class Attention(torch.nn.Module):

@@ -1,8 +1,9 @@
 """A wrong call: which argument, what was expected, what was seen; as one of torch's errors."""
 
 import pytest
-import sotto
 import torch
+
+import sotto
 
 
 def q_of(randn, **kwargs):

@@ -5,9 +5,9 @@ import importlib
 import pkgutil
 
 import pytest
-import sotto
 import torch
 
+import sotto
 
 modules = [module.name for module in pkgutil.iter_modules(sotto.__path__)]
 modules.remove("libsotto_torch")  # compiled, and no module of Python's

@@ -1,8 +1,9 @@
 """explain() and the choice of a backend."""
 
 import pytest
-import sotto
 import torch
+
+import sotto
 
 
 @pytest.fixture

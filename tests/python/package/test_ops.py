@@ -2,8 +2,9 @@
 dynamic shapes. What a device does not run yet must raise with a reason."""
 
 import pytest
-import sotto  # noqa: F401  (registers the ops)
 import torch
+
+import sotto  # noqa: F401  (registers the ops)
 
 ops = torch.ops.sotto
 E4M3 = torch.float8_e4m3fn

@@ -6,9 +6,10 @@ import sys
 import time
 
 import pytest
-import sotto
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+
+import sotto
 
 CALLS, ROUNDS = 200, 31
 

@@ -3,10 +3,11 @@
 import threading
 
 import pytest
-import sotto
 import torch
-from quality import sqnr
 from torch.nn.functional import scaled_dot_product_attention
+
+import sotto
+from quality import sqnr
 
 # What each recipe keeps of normal numbers, in dB, with some room (docs/benchmarks.md).
 QUALITY = {"exact": 40, "fp8": 20, "fp8-hadamard": 20, "int8qk": 25, "high": 25}
