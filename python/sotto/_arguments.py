@@ -70,18 +70,25 @@ def check_tensors(**tensors: object) -> None:
 def needs_backward(*tensors: Tensor | None) -> bool:
     """Whether the caller could differentiate what comes out; no backend has a backward."""
     return torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in tensors
+        isinstance(tensor, Tensor) and tensor.requires_grad for tensor in tensors
     )
 
 
 def rope_arguments(rope: RopeLike | None) -> dict[str, Any]:
-    return {} if rope is None else Rope(*rope)._asdict()
+    return {} if rope is None else as_rope(rope)._asdict()
+
+
+def as_rope(rope: RopeLike) -> Rope:
+    if not isinstance(rope, tuple) or not 2 <= len(rope) <= 5:
+        raise TypeError(f"rope: must be a Rope or (cos, sin), got {type(rope).__name__}")
+    return Rope(*rope)
 
 
 def scale_arguments(name: str, scale: ScaleLike | None) -> dict[str, Any]:
     if scale is None:
         return {}
-    if isinstance(scale, Tensor):
+    if not isinstance(scale, Scale):
+        check_tensors(**{name: scale})
         return {name: scale}
     return {
         name: scale.values,
@@ -99,8 +106,11 @@ def mask_arguments(
         raise RuntimeError("attn_mask: must not be set together with is_causal=True")
     mask: dict[str, Any] = {}
     if attn_mask is not None:
+        check_tensors(attn_mask=attn_mask)
         mask["attn_mask"] = attn_mask
     if window is not None:
+        if not isinstance(window, tuple) or len(window) != 2:
+            raise TypeError(f"window: must be (left, right), got {window!r}")
         left, right = window
         mask.update(left=left, right=0 if is_causal else right, bottom_right=True)
     elif is_causal:

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from ._arguments import (
-    Rope,
     RopeLike,
     ScaleLike,
     Window,
+    as_rope,
     check_tensors,
     mask_arguments,
     needs_backward,
@@ -409,7 +409,7 @@ def attention_with_kv_cache(
         )
         seqused_k = cache_seqlens + k.shape[1]
     if rope is not None:
-        rope = Rope(*rope)
+        rope = as_rope(rope)
         if rope.positions is None:
             steps = torch.arange(q.shape[1], dtype=torch.int32, device=q.device)
             rope = rope._replace(positions=(seqused_k - q.shape[1])[:, None] + steps)

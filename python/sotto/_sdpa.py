@@ -98,6 +98,8 @@ def sdpa(
         True
     """
     check_tensors(query=query, key=key, value=value)
+    if attn_mask is not None:
+        check_tensors(attn_mask=attn_mask)
     shape = query.shape
     if len(shape) != 4:
         if out is not None or lse is not None:

@@ -93,6 +93,14 @@ def test_no_tensor(randn):
         sotto.quantize(1)
     with pytest.raises(TypeError, match="^lses.1.: must be a Tensor"):
         sotto.merge_states([q, q], [q, None])
+    with pytest.raises(TypeError, match="^attn_mask: must be a Tensor, got bool"):
+        sotto.sdpa(q, q, q, True)
+    with pytest.raises(TypeError, match="^rope: must be a Rope or .cos, sin., got Tensor"):
+        sotto.sdpa(q, q, q, rope=q)
+    with pytest.raises(TypeError, match="^window: must be .left, right., got 7"):
+        sotto.sdpa(q, q, q, window=7)
+    with pytest.raises(TypeError, match="^descale_k: must be a Tensor, got float"):
+        sotto.attention(q, q, q, descale_k=1.0)
     with pytest.raises(RuntimeError, match="'sinks'"):
         sotto.sdpa(q, q, q, sinks=1.0)
 
