@@ -42,15 +42,15 @@ std::vector<Tensor> Arguments::tensors(std::string_view argument) {
 
 Dtype Arguments::dtype(std::string_view argument) {
   Dtype seen{};
-  defer([&] { seen = dtype_of(argument, take<TorchDtype>(next_)); });
+  defer([&] { seen = dtype_from(argument, take<std::int32_t>(next_)); });
   return seen;
 }
 
 std::optional<Dtype> Arguments::optional_dtype(std::string_view argument) {
   std::optional<Dtype> seen;
   defer([&] {
-    if (const auto dtype = take<std::optional<TorchDtype>>(next_))
-      seen = dtype_of(argument, *dtype);
+    if (const auto code = take<std::optional<std::int32_t>>(next_))
+      seen = dtype_from(argument, *code);
   });
   return seen;
 }

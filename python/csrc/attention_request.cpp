@@ -9,17 +9,14 @@ bool is_quantized(Dtype dtype) { return dtype == Dtype::e4m3 || dtype == Dtype::
 
 }  // namespace
 
-Tensor heads_third(const Tensor& tensor, bool heads_first) {
-  return heads_first && tensor.rank == 4 ? tensor.transposed(1, 2) : tensor;
-}
-
-void bind_outputs(Arguments& in, AttentionArgs& args, bool heads_first) {
-  args.out = heads_third(in.tensor("out"), heads_first);
+void bind_outputs(Arguments& in, AttentionArgs& args, bool torchs_layout) {
+  args.out = in.tensor("out");
+  if (torchs_layout) args.out = heads_third(args.out);
   args.lse = in.optional_tensor("lse");
   args.output.group_scale = in.optional_tensor("group_scale");
 }
 
-std::vector<TorchTensor> allocate_outputs(Arguments& in, AttentionArgs& args, bool heads_first) {
+std::vector<TorchTensor> allocate_outputs(Arguments& in, AttentionArgs& args, bool torchs_layout) {
   const std::optional<Dtype> out_dtype = in.optional_dtype("out_dtype");
   const bool return_lse = in.flag();
   const Tensor& q = args.q;
@@ -34,9 +31,10 @@ std::vector<TorchTensor> allocate_outputs(Arguments& in, AttentionArgs& args, bo
   if (dtype == Dtype::e2m1x2) sizes[rank - 1] /= 2;
   const std::span<const std::int64_t> out_sizes(sizes.data(), rank);
   std::vector<TorchTensor> outputs;
-  outputs.push_back(dense && heads_first ? allocate_transposed(out_sizes, dtype, q.device, 1, 2)
-                                         : allocate(out_sizes, dtype, q.device));
-  args.out = heads_third(view("out", outputs.back()), heads_first);
+  outputs.push_back(dense && torchs_layout ? allocate_transposed(out_sizes, dtype, q.device, 1, 2)
+                                           : allocate(out_sizes, dtype, q.device));
+  args.out = view("out", outputs.back());
+  if (torchs_layout) args.out = heads_third(args.out);
 
   if (!return_lse) {
     outputs.push_back(allocate(std::array{std::int64_t{0}}, Dtype::f32, q.device));

@@ -13,11 +13,15 @@ inline constexpr const char* kOutSchema =
 inline constexpr const char* kAllocateSchema =
     ", ScalarType? out_dtype=None, bool return_lse=False";
 
-// A dense tensor of an op whose layout is torch's, [batch, heads, len, dim], as the library's.
-Tensor heads_third(const Tensor& tensor, bool heads_first);
+// A dense tensor that is [batch, heads, len, dim], as torch's scaled_dot_product_attention has
+// them, in the library's order. Packed ones are the same in both.
+inline Tensor heads_third(const Tensor& tensor) {
+  return tensor.rank == 4 ? tensor.transposed(1, 2) : tensor;
+}
 
-void bind_outputs(Arguments& in, AttentionArgs& args, bool heads_first);
+// With torchs_layout, dense tensors are [batch, heads, len, dim].
+void bind_outputs(Arguments& in, AttentionArgs& args, bool torchs_layout);
 // Returns out and LSE. Without return_lse the latter is empty, for an op returns what it says.
-std::vector<TorchTensor> allocate_outputs(Arguments& in, AttentionArgs& args, bool heads_first);
+std::vector<TorchTensor> allocate_outputs(Arguments& in, AttentionArgs& args, bool torchs_layout);
 
 }  // namespace sotto::bridge

@@ -11,18 +11,21 @@ namespace {
 using Name = std::pair<std::string_view, std::string_view>;  // ours, Python's
 
 // How the library calls an argument, and how Python does. Of structs only the member is left.
-std::string python_name(std::string_view argument, bool heads_first) {
-  constexpr std::array kNames{
-      Name{"descale.q", "descale_q"},       Name{"descale.k", "descale_k"},
-      Name{"descale.v", "descale_v"},       Name{"mask.dense", "attn_mask"},
-      Name{"mask.left", "window"},          Name{"mask.right", "window"},
-      Name{"output.scale", "output_scale"}, Name{"output.group_scale", "group_scale"}};
+std::string python_name(std::string_view argument, bool torchs_layout) {
+  constexpr std::array kNames{Name{"mask.dense", "attn_mask"}, Name{"mask.left", "window"},
+                              Name{"mask.right", "window"}, Name{"output.scale", "output_scale"},
+                              Name{"output.group_scale", "group_scale"}};
   for (const auto& [ours, pythons] : kNames)
     if (argument == ours) return std::string(pythons);
-  if (heads_first) {
+  if (torchs_layout) {
     constexpr std::array kInputs{Name{"q", "query"}, Name{"k", "key"}, Name{"v", "value"}};
     for (const auto& [ours, torchs] : kInputs)
       if (argument == ours) return std::string(torchs);
+  }
+  if (argument.starts_with("descale.")) {
+    std::string name(argument);
+    name[std::string_view("descale").size()] = '_';
+    return name;
   }
   for (const std::string_view group : {"seq.", "cache.", "smoothing."})
     if (argument.starts_with(group)) return std::string(argument.substr(group.size()));
@@ -31,11 +34,11 @@ std::string python_name(std::string_view argument, bool heads_first) {
 
 }  // namespace
 
-void rethrow(const InvalidArgument& error, bool heads_first) {
+void rethrow(const InvalidArgument& error, bool torchs_layout) {
   const std::string_view problem =
       std::string_view(error.what()).substr(error.argument().size());  // ": must be …"
-  std::string text = python_name(error.argument(), heads_first) + std::string(problem);
-  if (heads_first && problem.find('[') != std::string_view::npos)
+  std::string text = python_name(error.argument(), torchs_layout) + std::string(problem);
+  if (torchs_layout && problem.find('[') != std::string_view::npos)
     text += " (sizes as [batch, len, heads, dim])";
   throw std::runtime_error(text);
 }

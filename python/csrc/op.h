@@ -22,29 +22,29 @@ concept Request = requires(T request, Arguments& in) {
 // With `allocate(in)`, which takes what the schema has after the inputs and returns new outputs,
 // or `bind(in)`, which takes the tensors to write to.
 
-// Rethrows as what torch's users expect: the arguments' names in Python; RuntimeError there.
-[[noreturn]] void rethrow(const InvalidArgument& error, bool heads_first);
+// Rethrows as what torch's users expect: with the arguments' names in Python; RuntimeError there.
+[[noreturn]] void rethrow(const InvalidArgument& error, bool torchs_layout);
 
-template <class R>
-constexpr bool kHeadsFirst = requires {
-  requires R::kHeadsFirst;
-};
-
-template <class R, class F>
-void guarded(F&& f) {
+// Calls f with a new request.
+template <Request R, class F>
+void with_request(F&& f) {
+  R request;
   try {
-    f();
+    f(request);
   } catch (const InvalidArgument& error) {
-    rethrow(error, kHeadsFirst<R>);
+    if constexpr (requires { request.has_torchs_layout(); }) {
+      rethrow(error, request.has_torchs_layout());
+    } else {
+      rethrow(error, false);
+    }
   }
 }
 
 // op(inputs, ...) -> outputs
 template <Request R>
 void functional(StableIValue* stack, std::uint64_t, std::uint64_t) {
-  guarded<R>([&] {
+  with_request<R>([&](R& request) {
     Arguments in(stack);
-    R request;
     request.take(in);
     const std::vector<TorchTensor> outputs = request.allocate(in);
     in.check();
@@ -56,9 +56,8 @@ void functional(StableIValue* stack, std::uint64_t, std::uint64_t) {
 // op.out(inputs, ..., outputs) -> ()
 template <Request R>
 void into(StableIValue* stack, std::uint64_t, std::uint64_t) {
-  guarded<R>([&] {
+  with_request<R>([&](R& request) {
     Arguments in(stack);
-    R request;
     request.take(in);
     request.bind(in);
     in.check();
@@ -75,9 +74,8 @@ std::string joined(const Reasons& reasons);
 // explain_op: the same arguments, nothing runs.
 template <Request R, bool kInto>
 void explained(StableIValue* stack, std::uint64_t, std::uint64_t) {
-  guarded<R>([&] {
+  with_request<R>([&](R& request) {
     Arguments in(stack);
-    R request;
     request.take(in);
     std::vector<TorchTensor> outputs;
     if constexpr (kInto) {

@@ -26,14 +26,15 @@ PlanCache<Key, SdpaPlan>& plans() {
 }
 
 struct SdpaRequest {
-  static constexpr bool kHeadsFirst = true;
   AttentionArgs args;
   SdpaOptions options;
 
+  bool has_torchs_layout() const { return !args.seq.cu_seqlens_q; }
+
   void take(Arguments& in) {
-    args.q = heads_third(in.tensor("q"), kHeadsFirst);
-    args.k = heads_third(in.tensor("k"), kHeadsFirst);
-    args.v = heads_third(in.tensor("v"), kHeadsFirst);
+    args.q = heads_third(in.tensor("q"));
+    args.k = heads_third(in.tensor("k"));
+    args.v = heads_third(in.tensor("v"));
     take_request(in, args);
     const std::string_view recipe = in.text();
     in.defer([&] { options.recipe = Recipe::parse(recipe); });
@@ -41,10 +42,8 @@ struct SdpaRequest {
     options.positions_k = in.optional_tensor("positions_k");
   }
 
-  std::vector<TorchTensor> allocate(Arguments& in) {
-    return allocate_outputs(in, args, kHeadsFirst);
-  }
-  void bind(Arguments& in) { bind_outputs(in, args, kHeadsFirst); }
+  std::vector<TorchTensor> allocate(Arguments& in) { return allocate_outputs(in, args, true); }
+  void bind(Arguments& in) { bind_outputs(in, args, true); }
 
   void run() const {
     const Key key{describe(args), selection_key(args.backend), options.recipe,

@@ -2,10 +2,11 @@
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/c/shim.h>
-#include <torch/csrc/stable/device.h>
+#include <torch/csrc/stable/stableivalue_conversions.h>
 
 #include <algorithm>
 #include <array>
+#include <stdexcept>
 #include <utility>
 
 // Only torch with CUDA has it: without, the address is null, and so is every tensor's need for it.
@@ -17,44 +18,37 @@ namespace {
 
 struct DtypePair {
   Dtype ours;
-  TorchDtype torchs;
-  std::int32_t code;  // of torch's C interface
+  std::int32_t torchs;
 };
 
 std::span<const DtypePair> dtypes() {
-  static const std::array kPairs{
-      DtypePair{Dtype::f32, TorchDtype::Float, aoti_torch_dtype_float32()},
-      DtypePair{Dtype::f16, TorchDtype::Half, aoti_torch_dtype_float16()},
-      DtypePair{Dtype::bf16, TorchDtype::BFloat16, aoti_torch_dtype_bfloat16()},
-      DtypePair{Dtype::e4m3, TorchDtype::Float8_e4m3fn, aoti_torch_dtype_float8_e4m3fn()},
-      DtypePair{Dtype::i8, TorchDtype::Char, aoti_torch_dtype_int8()},
-      DtypePair{Dtype::i32, TorchDtype::Int, aoti_torch_dtype_int32()},
-      DtypePair{Dtype::boolean, TorchDtype::Bool, aoti_torch_dtype_bool()},
-      DtypePair{Dtype::ue8m0, TorchDtype::Float8_e8m0fnu, torch_dtype_float8_e8m0fnu()},
-      DtypePair{Dtype::e2m1x2, TorchDtype::Float4_e2m1fn_x2, torch_dtype_float4_e2m1fn_x2()}};
+  static const std::array kPairs{DtypePair{Dtype::f32, aoti_torch_dtype_float32()},
+                                 DtypePair{Dtype::f16, aoti_torch_dtype_float16()},
+                                 DtypePair{Dtype::bf16, aoti_torch_dtype_bfloat16()},
+                                 DtypePair{Dtype::e4m3, aoti_torch_dtype_float8_e4m3fn()},
+                                 DtypePair{Dtype::i8, aoti_torch_dtype_int8()},
+                                 DtypePair{Dtype::i32, aoti_torch_dtype_int32()},
+                                 DtypePair{Dtype::boolean, aoti_torch_dtype_bool()},
+                                 DtypePair{Dtype::ue8m0, torch_dtype_float8_e8m0fnu()},
+                                 DtypePair{Dtype::e2m1x2, torch_dtype_float4_e2m1fn_x2()}};
   return kPairs;
 }
 
-[[noreturn]] void fail_unknown_dtype(std::string_view argument, std::string_view seen) {
-  throw InvalidArgument(std::string(argument),
-                        "dtype must be one of float32, float16, bfloat16, float8_e4m3fn, int8, "
-                        "int32, bool, float8_e8m0fnu, float4_e2m1fn_x2, got " +
-                            std::string(seen));
-}
-
-Dtype dtype_of(std::string_view argument, const TorchTensor& tensor) {
-  std::int32_t code = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &code));
-  for (const DtypePair& pair : dtypes())
-    if (pair.code == code) return pair.ours;
-  fail_unknown_dtype(argument, torch::headeronly::toString(tensor.scalar_type()));
+// As torch's own messages have it: "Double".
+std::string torch_name(std::int32_t code) {
+  using torch::stable::detail::from, torch::stable::detail::to;
+  try {
+    return torch::headeronly::toString(to<torch::headeronly::ScalarType>(from(code)));
+  } catch (const std::runtime_error&) {
+    return "one that torch's stable interface has no name for";
+  }
 }
 
 std::int32_t torch_code(Dtype dtype) {
   const auto all = dtypes();
   return std::find_if(all.begin(), all.end(),
                       [&](const DtypePair& pair) { return pair.ours == dtype; })
-      ->code;
+      ->torchs;
 }
 
 Device device_of(const TorchTensor& tensor) {
@@ -85,10 +79,13 @@ Tensor::Dims contiguous_strides(std::span<const std::int64_t> sizes) {
 
 }  // namespace
 
-Dtype dtype_of(std::string_view argument, TorchDtype dtype) {
+Dtype dtype_from(std::string_view argument, std::int32_t code) {
   for (const DtypePair& pair : dtypes())
-    if (pair.torchs == dtype) return pair.ours;
-  fail_unknown_dtype(argument, torch::headeronly::toString(dtype));
+    if (pair.torchs == code) return pair.ours;
+  throw InvalidArgument(std::string(argument),
+                        "dtype must be one of float32, float16, bfloat16, float8_e4m3fn, int8, "
+                        "int32, bool, float8_e8m0fnu, float4_e2m1fn_x2, got " +
+                            torch_name(code));
 }
 
 Tensor view(std::string_view argument, const TorchTensor& tensor) {
@@ -97,9 +94,11 @@ Tensor view(std::string_view argument, const TorchTensor& tensor) {
     throw InvalidArgument(std::string(argument),
                           "must have at most 4 dimensions, got " + std::to_string(rank));
   }
+  std::int32_t dtype = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
   Tensor seen;
   seen.data = tensor.data_ptr();
-  seen.dtype = dtype_of(argument, tensor);
+  seen.dtype = dtype_from(argument, dtype);
   seen.device = device_of(tensor);
   seen.rank = static_cast<int>(std::max<std::int64_t>(rank, 1));
   seen.shape[0] = seen.strides[0] = 1;

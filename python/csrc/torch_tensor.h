@@ -16,14 +16,14 @@
 namespace sotto::bridge {
 
 using TorchTensor = torch::stable::Tensor;
-using TorchDtype = torch::headeronly::ScalarType;
 
 // A view of the same memory; a scalar (no dimensions) becomes one of one element. Throws
 // InvalidArgument for a dtype that the library does not know and for more than four dimensions.
 Tensor view(std::string_view argument, const TorchTensor& tensor);
 
-// Throws InvalidArgument for what the library does not know.
-Dtype dtype_of(std::string_view argument, TorchDtype dtype);
+// Of a number by which torch's C interface calls a dtype. Throws InvalidArgument for what the
+// library does not know.
+Dtype dtype_from(std::string_view argument, std::int32_t code);
 
 // New memory of torch's allocator, contiguous in the order of `sizes`.
 TorchTensor allocate(std::span<const std::int64_t> sizes, Dtype dtype, const Device& device);
