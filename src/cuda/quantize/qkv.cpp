@@ -226,6 +226,13 @@ std::size_t QkvQuantizer::place(std::byte* workspace, QkvParams* params,
   };
   const auto data = [](const Tensor& tensor) { return static_cast<float*>(tensor.data); };
 
+  const std::int64_t heads_kv = problem_.heads_kv;
+  const std::int64_t v_sequences = problem_.packed_k ? 1 : batch;
+  const std::int64_t blocks = problem_.packed_k ? slots_k_ : core::ceil_div(tokens_k_, kTileTokens);
+  const std::int64_t v_tokens = blocks * kTileTokens;
+  p.bad_keys = arena.take<std::uint32_t>(v_sequences * heads_kv * v_tokens / 32);
+  o.bad_keys = p.bad_keys;
+
   p.int8 = int8;
   p.v_block_scale = v_block;
   p.v_power_of_two = recipe_.v_scale_power_of_two;
@@ -271,10 +278,6 @@ std::size_t QkvQuantizer::place(std::byte* workspace, QkvParams* params,
   o.q = rows(kinds[0], p.operands[0]);
   o.k = rows(kinds[1], p.operands[1]);
 
-  const std::int64_t heads_kv = problem_.heads_kv;
-  const std::int64_t v_sequences = problem_.packed_k ? 1 : batch;
-  const std::int64_t blocks = problem_.packed_k ? slots_k_ : core::ceil_div(tokens_k_, kTileTokens);
-  const std::int64_t v_tokens = blocks * kTileTokens;
   p.operands[2].codes =
       arena.take<std::uint8_t>(v_sequences * heads_kv * problem_.dim_v * v_tokens);
   o.v = Tensor(p.operands[2].codes, Dtype::e4m3, {v_sequences * heads_kv, problem_.dim_v, v_tokens},

@@ -62,16 +62,15 @@ __device__ __forceinline__ void hadamard_rows(float (&o)[kCount], int block, int
   }
 #pragma unroll
   for (int step = 1; step < kColumns / 8; step *= 2) {
-    // Without a branch: 0 and 1 in place of 1 and -1 leave the two as they are.
-    const float plus = 8 * step < block ? 1.0f : 0.0f, minus = 8 * step < block ? -1.0f : 1.0f;
+    if (8 * step >= block) break;
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
       if (j & step || j + step >= kColumns / 8) continue;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float a = o[4 * j + i], b = o[4 * (j + step) + i];
-        o[4 * j + i] = fmaf(b, plus, a);
-        o[4 * (j + step) + i] = fmaf(b, minus, a * plus);
+        o[4 * j + i] = a + b;
+        o[4 * (j + step) + i] = a - b;
       }
     }
   }

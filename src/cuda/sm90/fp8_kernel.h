@@ -15,6 +15,7 @@
 #pragma once
 
 #include "cuda/common/wgmma.h"
+#include "cuda/sm90/bad_keys.h"
 #include "cuda/sm90/epilogue.h"
 #include "cuda/sm90/fp8_producer.h"
 #include "cuda/sm90/scores_e4m3.h"
@@ -333,6 +334,7 @@ class Fp8Consumer {
       factor[r] = finish_row(p_, work, first + 8 * r, (lane & 3) == 0 && first + 8 * r < work.rows,
                              scores.log2_sum(p_, r, total), total);
     }
+    if (cuda::warp_uniform(slot.bad_keys)) spoil_rows(p_, work, first, lane, factor);
     store_rows<kConfig.dim_v>(p_, work, first, lane, o, factor, scores.sum);
   }
 

@@ -17,6 +17,7 @@ struct Fp8Layout {
     Work work;  // batch < 0: there is none
     KeyRange tiles;
     OwnTiles own[kConfig.warpgroups];
+    bool bad_keys;  // some of the tiles have; known when the last of them has come
   };
   static constexpr int kRows = 64 * kConfig.warpgroups;
   // The copy engine swizzles rows of at most 128 bytes: longer ones are cut.

@@ -9,6 +9,7 @@
 #include "core/check.h"
 #include "core/geometry.h"
 #include "cuda/error.h"
+#include "cuda/launch.h"
 #include "cuda/quantize/arena.h"
 #include "cuda/sm90/copy_rows.h"
 #include "cuda/sm90/launch.h"
@@ -50,8 +51,8 @@ class HalfAttention final : public AttentionKernel {
   HalfAttention(const AttentionArgs& args, const Problem& problem)
       : problem_(problem),
         multiprocessors_(multiprocessors(problem.device.index)),
-        kernel_(choose(problem, multiprocessors_)) {
-    allow_shared_memory(kernel_.function, kernel_.shared_bytes);
+        kernel_(choose(problem, multiprocessors_)),
+        function_(cuda::function_of(kernel_.function, kernel_.shared_bytes)) {
     const std::array inputs{&args.q, &args.k, &args.v};
     for (std::size_t i = 0; i < copied_.size(); ++i) copied_[i] = !has_aligned_rows(*inputs[i]);
     cuda::Arena arena(nullptr);
@@ -82,7 +83,7 @@ class HalfAttention final : public AttentionKernel {
     what.q = head_map(q, kernel_.q_slice, kernel_.rows, places.next_tile);
     what.k = head_map(k, kernel_.k_slice, kernel_.config.keys, places.next_tile);
     what.v = head_map(v, kernel_.v_slice, kernel_.config.keys, places.next_tile);
-    launch(kernel_.function, kernel_.threads, kernel_.shared_bytes, multiprocessors_, what, on);
+    launch(function_, kernel_.threads, kernel_.shared_bytes, multiprocessors_, what, on);
   }
 
  private:
@@ -114,6 +115,7 @@ class HalfAttention final : public AttentionKernel {
   Problem problem_;
   int multiprocessors_;
   const Kernel<HalfConfig>& kernel_;
+  CUfunction function_;
   std::array<bool, 3> copied_{};  // q, k, v
   std::size_t workspace_size_ = 0;
 };

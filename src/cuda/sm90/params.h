@@ -33,6 +33,12 @@ struct ScaleView {
   const int* cu_blocks = nullptr;
 };
 
+// A bit for each key of V in the 8-bit kernels' layout, see cuda/quantize/qkv.h.
+struct KeyBits {
+  const std::uint32_t* data = nullptr;
+  std::int64_t slot = 0;  // stride in words
+};
+
 enum class OutDtype : int { f32, f16, bf16, e4m3 };
 
 struct Params {
@@ -59,6 +65,7 @@ struct Params {
   float softcap_log2 = 0;  // 0: none
   bool fast = false;       // see Recipe::fast
   ScaleView q_scale, k_scale, v_scale;
+  KeyBits bad_keys;              // of 8-bit V: those that make NaN of the rows that see them
   RowView row_bias;              // natural units; see Smoothing::row_bias
   const float* sinks = nullptr;  // [heads_q], natural units
   std::int64_t sink_stride = 0;
