@@ -56,14 +56,25 @@ Device device_of(const TorchTensor& tensor) {
   return {};
 }
 
+std::string text_of(std::span<const std::int64_t> sizes, Dtype dtype, const Device& device) {
+  Tensor tensor;
+  tensor.dtype = dtype;
+  tensor.rank = static_cast<int>(sizes.size());
+  std::copy(sizes.begin(), sizes.end(), tensor.shape.begin());
+  return to_string(tensor) + " on " + to_string(device);
+}
+
 TorchTensor empty_strided(std::span<const std::int64_t> sizes,
                           std::span<const std::int64_t> strides, Dtype dtype,
                           const Device& device) {
   const bool cuda = device.type == DeviceType::cuda;
   AtenTensorHandle handle = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<std::int64_t>(sizes.size()), sizes.data(), strides.data(), torch_code(dtype),
-      cuda ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu(), device.index, &handle));
+  if (aoti_torch_empty_strided(static_cast<std::int64_t>(sizes.size()), sizes.data(),
+                               strides.data(), torch_code(dtype),
+                               cuda ? aoti_torch_device_type_cuda() : aoti_torch_device_type_cpu(),
+                               device.index, &handle) != TORCH_SUCCESS) {
+    throw Error("torch has no memory for " + text_of(sizes, dtype, device));
+  }
   return TorchTensor(handle);
 }
 
