@@ -8,14 +8,10 @@ def has_hopper() -> bool:
     return torch.cuda.is_available() and torch.cuda.get_device_capability() == (9, 0)
 
 
-@pytest.fixture(
-    params=[
-        "cpu",
-        pytest.param(
-            "cuda", marks=pytest.mark.skipif(not has_hopper(), reason="needs a Hopper GPU")
-        ),
-    ]
-)
+DEVICES = ["cpu", "cuda"] if has_hopper() else ["cpu"]
+
+
+@pytest.fixture(params=DEVICES)
 def device(request):
     torch.manual_seed(1)
     return torch.device(request.param)

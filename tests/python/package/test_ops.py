@@ -22,6 +22,12 @@ def holds_fp8(argument):
     return argument is E4M3 or getattr(argument, "dtype", None) is E4M3
 
 
+def test_there_is_a_gpu():
+    """Says in the summary whether all of these tests ran on one, too."""
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU: the package's tests ran on the CPU alone")
+
+
 @pytest.fixture
 def runs_here(device):
     """For what runs on the CPU and is refused on a GPU, with its reason."""
