@@ -15,9 +15,9 @@
 // t / 32.
 #pragma once
 
+#include <cuda.h>
 #include <cuda_runtime.h>
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -60,7 +60,7 @@ class QkvQuantizer {
            std::uint32_t* tile_counter, cudaStream_t stream) const;
 
  private:
-  const void* writer(const QkvParams& params) const;
+  CUfunction writer(const QkvParams& params) const;
   std::size_t place(std::byte* workspace, QkvParams* params, QkvOperands* operands) const;
 
   Recipe recipe_;
@@ -68,10 +68,13 @@ class QkvQuantizer {
   std::int64_t tokens_q_ = 0, tokens_k_ = 0;  // of a dense sequence, or of the packed tensor
   std::int64_t slots_k_ = 0;                  // tiles of 128 keys in all sequences
   std::size_t workspace_size_ = 0;
-  QkvKernels kernels_;
-  std::array<FixedWriters, 3> writers_;  // by RopeKind, where there are any
-  int width_ = 0;                        // of padded rows
-  int blocks_ = 0;                       // of the writing kernel: one on each multiprocessor
+  CUfunction means_ = nullptr, statistics_ = nullptr, write_ = nullptr;
+  int statistics_bytes_ = 0, write_bytes_ = 0;  // of shared memory
+  // For aligned rows with RoPE of that kind, where there is a kernel for them.
+  CUfunction write_fixed_ = nullptr;
+  RopeKind fixed_rope_ = RopeKind::none;
+  int width_ = 0;   // of padded rows
+  int blocks_ = 0;  // of the writing kernel: one on each multiprocessor
 };
 
 }  // namespace sotto::cuda

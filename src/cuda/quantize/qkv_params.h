@@ -67,6 +67,7 @@ struct QkvParams {
   std::int32_t* cu_blocks = nullptr;  // packed keys: first slot of each sequence
   std::uint32_t* bad_keys = nullptr;  // keys with a NaN in V, see qkv.h
   std::uint32_t* tile_counter = nullptr;  // set to 0
+  bool is_first = true;                   // of the quantiser's kernels
 };
 
 }  // namespace sotto::cuda

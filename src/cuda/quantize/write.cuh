@@ -317,7 +317,7 @@ __global__ void __launch_bounds__(Group<kWidth>::kBlockThreads, 1)
   using G = Group<kWidth>;
   extern __shared__ uint4 shared_memory[];
   auto& storage = reinterpret_cast<WriteStorage<kWidth, Element, Features>&>(shared_memory);
-  launch_dependents();
+  begin_kernel(params);
   if (blockIdx.x == 0) {
     if (threadIdx.x == 0 && params.tile_counter != nullptr) *params.tile_counter = 0;
     if (params.cu_blocks != nullptr) {

@@ -18,11 +18,8 @@ __device__ __forceinline__ float finish_row(const Params& p, const Work& work, i
   const bool seen = counts && log2_sum > -INFINITY;
   float factor = counts && !(total == 0) && log2_sum != -INFINITY ? 1.0f / total : 0.0f;
   float lse = counts ? log2_sum : -INFINITY;
-  const float bias = p.row_bias.data != nullptr && row < work.rows
-                         ? p.row_bias.data[row_offset(p.row_bias, work, row)] * kLog2e
-                         : 0.0f;
   // With a softcap the bias went into the scores.
-  const float taken_out = p.softcap_log2 > 0 ? 0.0f : bias;
+  const float taken_out = p.softcap_log2 > 0 ? 0.0f : bias_of_row(p, work, row);
   if (p.sinks != nullptr && counts) {
     const float sink = p.sinks[work.head * p.sink_stride] * kLog2e - taken_out;
     if (!seen && log2_sum == -INFINITY) {

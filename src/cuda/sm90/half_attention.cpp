@@ -46,6 +46,12 @@ const Kernel<HalfConfig>& choose(const Problem& p, int multiprocessors) {
   return *best;
 }
 
+// Of [batch, len, heads, dim] or packed [total, heads, dim].
+HalfRows rows_of(const Tensor& t) {
+  if (t.rank == 3) return {t.data, 0, t.stride(1), t.stride(0)};
+  return {t.data, t.stride(0), t.stride(2), t.stride(1)};
+}
+
 class HalfAttention final : public AttentionKernel {
  public:
   HalfAttention(const AttentionArgs& args, const Problem& problem)
@@ -70,8 +76,6 @@ class HalfAttention final : public AttentionKernel {
     check_rows("v", args.v, copied_[2]);
     cuda::Arena arena(workspace.data());
     const Places places = place(args, arena);
-    cuda::check(cudaMemsetAsync(places.next_tile, 0, sizeof(unsigned), on),
-                "resetting the tile counter");
     const auto readable = [&](const Tensor& tensor, std::byte* copy) {
       return copy == nullptr ? tensor : copy_rows(tensor, copy, on);
     };
@@ -80,6 +84,16 @@ class HalfAttention final : public AttentionKernel {
     Launch what;
     what.params = make_params(args, problem_, kernel_.rows, 2 * (problem_.dim_qk + problem_.dim_v),
                               places.next_tile);
+    if (what.params.tiles <= multiprocessors_) {  // a block for each
+      what.params.next_tile = nullptr;
+    } else {
+      cuda::check(cudaMemsetAsync(places.next_tile, 0, sizeof(unsigned), on),
+                  "resetting the tile counter");
+    }
+    what.params.q_rows = rows_of(q);
+    what.params.k_rows = rows_of(k);
+    what.params.v_rows = rows_of(v);
+    what.params.dim_qk = static_cast<int>(problem_.dim_qk);
     what.q = head_map(q, kernel_.q_slice, kernel_.rows, places.next_tile);
     what.k = head_map(k, kernel_.k_slice, kernel_.config.keys, places.next_tile);
     what.v = head_map(v, kernel_.v_slice, kernel_.config.keys, places.next_tile);

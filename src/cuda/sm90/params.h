@@ -14,6 +14,12 @@ struct RowView {
   std::int64_t batch = 0, head = 0, token = 0;  // strides in elements; packed: batch is 0
 };
 
+// Q, K or V of 16 bits where they lie in memory. Strides in elements; packed: batch is 0.
+struct HalfRows {
+  const void* data = nullptr;
+  std::int64_t batch = 0, head = 0, token = 0;
+};
+
 // Where the scales of one sequence begin in a packed tensor.
 enum class FirstScale : int {
   none,      // dense: at the batch stride
@@ -55,10 +61,10 @@ struct Params {
   bool bottom_right = false;
 
   // The order of work, see schedule.h.
-  int row_tiles = 0;       // dense: of a sequence; packed: of all, a bound
-  int tiles = 0;           // row_tiles · heads (· batch)
-  int heads_together = 1;  // heads whose K and V stay in L2 at the same time
-  unsigned* next_tile = nullptr;
+  int row_tiles = 0;              // dense: of a sequence; packed: of all, a bound
+  int tiles = 0;                  // row_tiles · heads (· batch)
+  int heads_together = 1;         // heads whose K and V stay in L2 at the same time
+  unsigned* next_tile = nullptr;  // null: each block has its own
 
   // Scores: x = S · q_scale · k_scale · scale_log2 (+ bias), in units of log 2.
   float scale_log2 = 0;
@@ -80,6 +86,10 @@ struct Params {
   RowView v_mean;                    // [batch, heads_kv, dim_v], added to the output
   int dim_v = 0;                     // columns that are stored
   int hadamard_block = 0;            // size of the transform to undo; 0: none
+
+  // 16-bit kernels, for rows whose scores overflow.
+  HalfRows q_rows, k_rows, v_rows;
+  int dim_qk = 0;
 };
 
 }  // namespace sotto::sm90
