@@ -65,6 +65,12 @@ sanitize() { # tool
   esac
 }
 
+if python3 -c 'import pytest, sotto' 2>/dev/null; then
+  run "PyTorch package" python3 -m pytest "$(dirname "$0")/../tests/python/package" -q -k cuda
+else
+  printf '\n== PyTorch package: skipped, python3 has not both sotto and pytest\n'
+fi
+
 if [ "$quick" != quick ] && command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck initcheck synccheck; do
     {
