@@ -67,7 +67,7 @@ void implement(Library& library) {
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(sotto, library) {
-  define(library, "attention", kInputs + kAllocateSchema, "(Tensor out, Tensor lse)");
+  define(library, "attention", kInputs + kAllocateSchema, "Tensor");
   define(library, "attention.out", kInputs + kOutSchema, "()");
 }
 SOTTO_IMPLEMENT_OPS(implement)

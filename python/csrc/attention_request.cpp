@@ -18,7 +18,6 @@ void bind_outputs(Arguments& in, AttentionArgs& args, bool torchs_layout) {
 
 std::vector<TorchTensor> allocate_outputs(Arguments& in, AttentionArgs& args, bool torchs_layout) {
   const std::optional<Dtype> out_dtype = in.optional_dtype("out_dtype");
-  const bool return_lse = in.flag();
   const Tensor& q = args.q;
   const bool dense = q.rank == 4;
   // Of other ranks there is nothing to allocate: the library says what is wrong with them.
@@ -35,15 +34,6 @@ std::vector<TorchTensor> allocate_outputs(Arguments& in, AttentionArgs& args, bo
                                            : allocate(out_sizes, dtype, q.device));
   args.out = view("out", outputs.back());
   if (torchs_layout) args.out = heads_third(args.out);
-
-  if (!return_lse) {
-    outputs.push_back(allocate(std::array{std::int64_t{0}}, Dtype::f32, q.device));
-    return outputs;
-  }
-  outputs.push_back(
-      dense ? allocate(std::array{q.size(0), q.size(2), q.size(1)}, Dtype::f32, q.device)
-            : allocate(std::array{q.size(1), q.size(0)}, Dtype::f32, q.device));
-  args.lse = view("lse", outputs.back());
   return outputs;
 }
 

@@ -62,7 +62,7 @@ void implement(Library& library) {
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(sotto, library) {
-  define(library, "sdpa", kInputs + kAllocateSchema, "(Tensor out, Tensor lse)");
+  define(library, "sdpa", kInputs + kAllocateSchema, "Tensor");
   define(library, "sdpa.out", kInputs + kOutSchema, "()");
 }
 SOTTO_IMPLEMENT_OPS(implement)

@@ -116,8 +116,3 @@ def mask_arguments(
     elif is_causal:
         mask["right"] = 0
     return mask
-
-
-def without_none(**arguments: Any) -> dict[str, Any]:
-    """Those that are not None: the ops' defaults stand for the others."""
-    return {name: value for name, value in arguments.items() if value is not None}

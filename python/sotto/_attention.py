@@ -13,7 +13,6 @@ from ._arguments import (
     needs_backward,
     rope_arguments,
     scale_arguments,
-    without_none,
 )
 from ._library import ops
 from ._outputs import write_or_return
@@ -127,22 +126,6 @@ def attention(
     check_tensors(q=q, k=k, v=v)
     if accumulation not in ("safe", "plain"):
         raise ValueError(f"accumulation: must be 'safe' or 'plain', got {accumulation!r}")
-    arguments = mask_arguments(is_causal, window, attn_mask) | without_none(
-        scale=scale,
-        sinks=sinks,
-        output_scale=output_scale,
-        backend=backend,
-        cu_seqlens_q=cu_seqlens_q,
-        cu_seqlens_k=cu_seqlens_k,
-        seqused_q=seqused_q,
-        seqused_k=seqused_k,
-        page_table=page_table,
-        batch_idx=batch_idx,
-        k_mean=k_mean,
-        v_mean=v_mean,
-        v_lo=v_lo,
-        alibi_slopes=alibi_slopes,
-    )
     return write_or_return(
         _attention,
         _attention_out,
@@ -151,16 +134,30 @@ def attention(
         out_dtype=out_dtype,
         lse=lse,
         group_scale=group_scale,
-        softcap=softcap,
+        scale=scale,
+        softcap=softcap or None,
+        sinks=sinks,
+        output_scale=output_scale,
+        cu_seqlens_q=cu_seqlens_q,
+        cu_seqlens_k=cu_seqlens_k,
+        seqused_q=seqused_q,
+        seqused_k=seqused_k,
         max_len_q=max_len_q,
         max_len_k=max_len_k,
-        hadamard_v=hadamard_v,
-        num_splits=num_splits,
-        fast=fast,
-        plain_accumulation=accumulation == "plain",
-        dropout_p=dropout_p,
-        needs_backward=needs_backward(q, k, v, attn_mask, sinks),
-        **arguments,
+        page_table=page_table,
+        batch_idx=batch_idx,
+        k_mean=k_mean,
+        v_mean=v_mean,
+        v_lo=v_lo,
+        hadamard_v=hadamard_v or None,
+        num_splits=num_splits or None,
+        fast=fast or None,
+        plain_accumulation=accumulation == "plain" or None,
+        alibi_slopes=alibi_slopes,
+        dropout_p=dropout_p or None,
+        needs_backward=needs_backward(q, k, v, attn_mask, sinks) or None,
+        backend=backend,
+        **mask_arguments(is_causal, window, attn_mask),
         **scale_arguments("descale_q", descale_q),
         **scale_arguments("descale_k", descale_k),
         **scale_arguments("descale_v", descale_v),
@@ -273,15 +270,6 @@ def varlen_attention(
     check_tensors(q=q, k=k, v=v)
     if descale_q is not None or descale_k is not None or descale_v is not None:
         raise RuntimeError("descale_q, _k, _v: must be None with a recipe: it quantises by itself")
-    arguments = mask_arguments(is_causal, window, None) | without_none(
-        scale=scale,
-        sinks=sinks,
-        output_scale=output_scale,
-        backend=backend,
-        seqused_q=seqused_q,
-        seqused_k=seqused_k,
-        positions_k=positions_k,
-    )
     return write_or_return(
         ops.sdpa.default,
         ops.sdpa.out,
@@ -293,11 +281,18 @@ def varlen_attention(
         recipe=recipe,
         cu_seqlens_q=cu_seqlens_q,
         cu_seqlens_k=cu_seqlens_k,
+        seqused_q=seqused_q,
+        seqused_k=seqused_k,
         max_len_q=max_len_q,
         max_len_k=max_len_k,
-        softcap=softcap,
-        needs_backward=needs_backward(q, k, v, sinks),
-        **arguments,
+        scale=scale,
+        softcap=softcap or None,
+        sinks=sinks,
+        output_scale=output_scale,
+        positions_k=positions_k,
+        needs_backward=needs_backward(q, k, v, sinks) or None,
+        backend=backend,
+        **mask_arguments(is_causal, window, None),
         **rope_arguments(rope),
     )
 

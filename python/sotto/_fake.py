@@ -11,21 +11,12 @@ from ._library import ops
 _QUANTIZED = (torch.float8_e4m3fn, torch.int8)
 
 
-def _out_and_lse(
-    q: Tensor, dim_v: Any, out_dtype: torch.dtype | None, return_lse: bool
-) -> tuple[Tensor, Tensor]:
+def _out(q: Tensor, dim_v: Any, out_dtype: torch.dtype | None) -> Tensor:
     """Of ``q`` as the library has it, [batch, len, heads, dim] or [total, heads, dim]."""
     if out_dtype is None:
         out_dtype = torch.bfloat16 if q.dtype in _QUANTIZED else q.dtype
     width = dim_v // 2 if out_dtype == torch.float4_e2m1fn_x2 else dim_v
-    out = q.new_empty((*q.shape[:-1], width), dtype=out_dtype)
-    if not return_lse:
-        lse_shape: tuple[Any, ...] = (0,)
-    elif q.dim() == 4:
-        lse_shape = (q.shape[0], q.shape[2], q.shape[1])
-    else:
-        lse_shape = (q.shape[1], q.shape[0])
-    return out, q.new_empty(lse_shape, dtype=torch.float32)
+    return q.new_empty((*q.shape[:-1], width), dtype=out_dtype)
 
 
 def attention(
@@ -34,10 +25,9 @@ def attention(
     v: Tensor,
     *,
     out_dtype: torch.dtype | None = None,
-    return_lse: bool = False,
     **_: Any,
-) -> tuple[Tensor, Tensor]:
-    return _out_and_lse(q, v.shape[-1], out_dtype, return_lse)
+) -> Tensor:
+    return _out(q, v.shape[-1], out_dtype)
 
 
 def sdpa(
@@ -46,13 +36,12 @@ def sdpa(
     value: Tensor,
     *,
     out_dtype: torch.dtype | None = None,
-    return_lse: bool = False,
     **_: Any,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     dense = query.dim() == 4
     q = query.transpose(1, 2) if dense else query
-    out, lse = _out_and_lse(q, value.shape[-1], out_dtype, return_lse)
-    return out.transpose(1, 2) if dense else out, lse
+    out = _out(q, value.shape[-1], out_dtype)
+    return out.transpose(1, 2) if dense else out
 
 
 def quantize(

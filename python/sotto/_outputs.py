@@ -20,12 +20,18 @@ def write_or_return(
     group_scale: Tensor | None,
     **arguments: Any,
 ) -> Tensor:
-    """Calls the op that fits what is to be written, and returns ``out``."""
+    """Calls the op that fits what is to be written, and returns ``out``.
+
+    Arguments that are None are left to the op's defaults, for each that is given costs time.
+    """
+    arguments = {name: value for name, value in arguments.items() if value is not None}
     if out is None and lse is None and group_scale is None:
-        result: Tensor = functional(*inputs, out_dtype=out_dtype, **arguments)[0]
+        if out_dtype is not None:
+            arguments["out_dtype"] = out_dtype
+        result: Tensor = functional(*inputs, **arguments)
         return result
     if out is None:
-        out = _fake.KERNELS[functional](*inputs, out_dtype=out_dtype)[0]  # what it would return
+        out = _fake.KERNELS[functional](*inputs, out_dtype=out_dtype)  # what it would return
     elif out_dtype is not None and out.dtype != out_dtype:
         raise RuntimeError(f"out: must be {out_dtype}, as out_dtype says, got {out.dtype}")
     into(*inputs, out=out, lse=lse, group_scale=group_scale, **arguments)

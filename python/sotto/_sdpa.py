@@ -10,7 +10,6 @@ from ._arguments import (
     mask_arguments,
     needs_backward,
     rope_arguments,
-    without_none,
 )
 from ._library import ops
 from ._outputs import write_or_return
@@ -117,15 +116,6 @@ def sdpa(
         len_q = query.shape[2] if attn_mask.shape[2] == 1 else -1
         len_k = key.shape[2] if attn_mask.shape[3] == 1 else -1
         attn_mask = attn_mask.expand(-1, -1, len_q, len_k)
-    arguments = mask_arguments(is_causal, window, attn_mask) | without_none(
-        scale=scale,
-        sinks=sinks,
-        output_scale=output_scale,
-        positions_k=positions_k,
-        backend=backend,
-    )
-    if rope is not None:
-        arguments |= rope_arguments(rope)
     result = write_or_return(
         _sdpa,
         _sdpa_out,
@@ -135,10 +125,16 @@ def sdpa(
         lse=lse,
         group_scale=group_scale,
         recipe=recipe,
-        dropout_p=dropout_p,
-        softcap=softcap,
-        needs_backward=needs_backward(query, key, value, attn_mask, sinks),
-        **arguments,
+        dropout_p=dropout_p or None,
+        scale=scale,
+        softcap=softcap or None,
+        sinks=sinks,
+        output_scale=output_scale,
+        positions_k=positions_k,
+        needs_backward=needs_backward(query, key, value, attn_mask, sinks) or None,
+        backend=backend,
+        **mask_arguments(is_causal, window, attn_mask),
+        **rope_arguments(rope),
     )
     return result if len(shape) == 4 else result.reshape(*shape[:-1], result.shape[-1])
 

@@ -84,14 +84,22 @@ def test_export(randn):
     torch.testing.assert_close(program.module()(*qkv), Attention()(*qkv))
 
 
-def test_aot_inductor(randn, tmp_path):
-    program = torch.export.export(Attention(), inputs(randn, 24))
-    path = torch._inductor.aoti_compile_and_package(
-        program, package_path=str(tmp_path / "attention.pt2")
-    )
-    qkv = inputs(randn, 24)
+def package_and_run(device, path):
+    qkv = inputs(lambda *shape: torch.randn(shape, device=device).bfloat16(), 24)
+    program = torch.export.export(Attention(), qkv)
+    torch._inductor.aoti_compile_and_package(program, package_path=path)
     loaded = torch._inductor.aoti_load_package(path)
     torch.testing.assert_close(loaded(*qkv), Attention()(*qkv))
+
+
+def test_aot_inductor(device, tmp_path):
+    """In a process of its own: what a compiled program does wrong may end it."""
+    process = torch.multiprocessing.get_context("spawn").Process(
+        target=package_and_run, args=(device, str(tmp_path / "attention.pt2"))
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_cuda_graph(randn, device):

@@ -42,11 +42,10 @@ def runs_here(device):
     return check_or_refused
 
 
-@pytest.mark.parametrize("return_lse", [False, True])
 @pytest.mark.parametrize("recipe", ["exact", "fp8", "int8qk"])
-def test_sdpa(randn, recipe, return_lse):
+def test_sdpa(randn, recipe):
     q, k, v = randn(2, 4, 24, 64), randn(2, 2, 40, 64), randn(2, 2, 40, 64)
-    check(ops.sdpa.default, q, k, v, right=0, recipe=recipe, return_lse=return_lse)
+    check(ops.sdpa.default, q, k, v, right=0, recipe=recipe)
 
 
 def test_sdpa_high(randn, runs_here):
@@ -80,14 +79,14 @@ def test_sdpa_packed(randn, ints):
     q, k = randn(10, 4, 64), randn(12, 2, 64)
     check(
         ops.sdpa.default, q, k, k, cu_seqlens_q=ints([0, 3, 10]), cu_seqlens_k=ints([0, 7, 12]),
-        max_len_q=7, max_len_k=7, recipe="fp8", return_lse=True,
+        max_len_q=7, max_len_k=7, recipe="fp8",
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_attention(randn, dtype):
     q, k, v = (randn(2, 24, heads, 64, dtype=dtype) for heads in (4, 2, 2))
-    check(ops.attention.default, q, k, v, right=0, return_lse=True)
+    check(ops.attention.default, q, k, v, right=0)
 
 
 def test_attention_on_fp8(randn):
@@ -95,7 +94,7 @@ def test_attention_on_fp8(randn):
     one = torch.ones(2, 2, device=q.device)
     check(
         ops.attention.default, q, k, v, descale_q=one, descale_k=one, descale_v=one,
-        descale_q_granularity="kv_head", return_lse=True,
+        descale_q_granularity="kv_head",
     )  # fmt: skip
 
 
@@ -116,7 +115,7 @@ def test_attention_packed(randn, ints):
     q, k = randn(10, 4, 64), randn(12, 2, 64)
     check(
         ops.attention.default, q, k, k, cu_seqlens_q=ints([0, 3, 10]),
-        cu_seqlens_k=ints([0, 7, 12]), seqused_k=ints([5, 5]), right=0, return_lse=True,
+        cu_seqlens_k=ints([0, 7, 12]), seqused_k=ints([5, 5]), right=0,
     )  # fmt: skip
 
 
