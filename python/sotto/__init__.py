@@ -4,7 +4,8 @@
 inside. :func:`attention`, :func:`varlen_attention` and :func:`attention_with_kv_cache` compute on
 the dtypes they are given; :func:`quantize`, :func:`channel_mean`, :func:`append_kv` and
 :func:`merge_states` are what goes before and after. :func:`explain` says who would run a call, and
-why not the others; :mod:`sotto.backends` chooses.
+why not the others; :mod:`sotto.backends` chooses. :func:`apply_low_precision_attention` makes a
+whole model's attention ours.
 """
 
 from importlib.metadata import version
@@ -14,6 +15,12 @@ from ._arguments import Rope, Scale
 from ._attention import attention, attention_with_kv_cache, varlen_attention
 from ._explain import Answer, Explanation, Explanations, explain
 from ._merge import merge_states
+from ._model import (
+    Site,
+    Sites,
+    apply_low_precision_attention,
+    remove_low_precision_attention,
+)
 from ._quantize import append_kv, channel_mean, quantize
 from ._sdpa import sdpa
 
@@ -25,7 +32,10 @@ __all__ = [
     "Explanations",
     "Rope",
     "Scale",
+    "Site",
+    "Sites",
     "append_kv",
+    "apply_low_precision_attention",
     "attention",
     "attention_with_kv_cache",
     "backends",
@@ -33,6 +43,7 @@ __all__ = [
     "explain",
     "merge_states",
     "quantize",
+    "remove_low_precision_attention",
     "sdpa",
     "varlen_attention",
 ]
