@@ -38,8 +38,8 @@ def attention_forward(
     for unknown in ("position_bias", "cache"):
         if kwargs.get(unknown) is not None:
             raise ValueError(
-                f"{unknown}: attention function 'sotto' has none: "
-                "call model.set_attn_implementation('sdpa') for this model"
+                f"{unknown}: must be None for attention function 'sotto': leave this model's own "
+                "(sotto.remove_low_precision_attention, or model.set_attn_implementation('sdpa'))"
             )
     settings = settings_of(module) or Settings()
     recipe = settings.recipe_of(query, key)

@@ -314,6 +314,17 @@ def test_transformers_own_interface(device, tokens):
     assert torch.equal(model(tokens).logits, exact)
 
 
+@torch.inference_mode()
+def test_position_biases_are_refused(device, tokens):
+    config = transformers.T5Config(
+        vocab_size=99, d_model=64, d_kv=32, d_ff=64, num_layers=1, num_heads=2
+    )
+    model = transformers.T5EncoderModel(config).to(device).eval()
+    sotto.apply_low_precision_attention(model)
+    with pytest.raises(ValueError, match="position_bias: must be None(.|\n)*leave this model's"):
+        model(tokens)
+
+
 def test_what_a_model_is_refused(device, tokens):
     model = decoder(device)
     sotto.apply_low_precision_attention(model)
