@@ -265,8 +265,6 @@ class Fp8Consumer {
         cuda::mma_fence();
         issue_scores(stage);
         cuda::mma_commit();
-        bool find_again = false;
-        if constexpr (kConfig.int8) find_again = set_units();
         if constexpr (kParts > 1) {
           cuda::mma_wait<1>();
           cuda::pin(part);
@@ -276,6 +274,8 @@ class Fp8Consumer {
         }
         with_last([&](auto& last) {
           issue_last(last, before);
+          bool find_again = false;
+          if constexpr (kConfig.int8) find_again = set_units();
           cuda::mma_wait<1>();
           cuda::pin(s);
           memory_.release(memory_.k_empty(stage), lane);
@@ -439,11 +439,13 @@ __global__ void __launch_bounds__(Fp8Layout<Instance::kConfig>::kThreads, 1)
   shared.set_up();
   cuda::wait_for_prior_kernel();
   const int warpgroup = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128, 0);
+  // INT8 scores and 256 sums a row take all there is.
+  constexpr bool kMany = kConfig.int8 && kConfig.dim_v == 256;
   if (warpgroup == 0) {
-    cuda::give_registers<kConfig.warpgroups == 3 ? 32 : 40>();
+    cuda::give_registers<kConfig.warpgroups == 3 ? 32 : kMany ? 24 : 40>();
     if (threadIdx.x < 32) produce(params, shared, q, k, v);
   } else {
-    cuda::take_registers<kConfig.warpgroups == 3 ? 160 : 232>();
+    cuda::take_registers<kConfig.warpgroups == 3 ? 160 : kMany ? 240 : 232>();
     Fp8Consumer<kConfig>(params, shared).consume(warpgroup - 1);
   }
 }
