@@ -219,7 +219,8 @@ class Int8Scores {
       const int above = y - kTopSteps;
       const float next = max[r] + static_cast<float>(above) * (1 / kSteps);
       // The score that has this y; a multiplier of 0 makes all the same.
-      const int t = (y << 16) - static_cast<int>(offset_[r]), m = static_cast<int>(multiplier_[r]);
+      const int t = static_cast<int>((static_cast<std::uint32_t>(y) << 16) - offset_[r]);
+      const int m = static_cast<int>(multiplier_[r]);
       shrink[r] *=
           move(r, next, m == 0 ? 0.0f : __fdividef(static_cast<float>(t), static_cast<float>(m)));
       bits_[r] = cuda::twice((kBits - static_cast<std::uint32_t>(above)) & 0xffff);
