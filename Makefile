@@ -21,7 +21,7 @@ test-all:   ## the same and what is too long for every day
 docs:       ## the API reference build/release/docs/html/index.html
 	@scripts/docs.sh
 
-format:     ## clang-format on every C++ and CUDA file
+format:     ## clang-format on every C++ and CUDA file, ruff on the package
 	@scripts/format.sh
 
 clean:      ## remove build/ and .venv/

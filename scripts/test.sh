@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the tests and ends with a line "N passed, M failed, K skipped" that counts them all.
 #   scripts/test.sh        what every change must pass
-#   scripts/test.sh all    also the tests labelled long, a debug build, 64-bit ARM under an emulator
-#                          and clang-tidy
+#   scripts/test.sh all    also the tests labelled long, the newest torch, a debug build, 64-bit ARM
+#                          under an emulator and clang-tidy
 source "$(dirname "$0")/common.sh"
 
 scope=${1:-}
@@ -64,7 +64,25 @@ run_ctest() { # preset [option...]
 }
 
 run_pytest() {
-  .venv/bin/python -m pytest tests/python -q -rs --junitxml="$results/pytest.xml"
+  OMP_WAIT_POLICY=passive .venv/bin/python -m pytest tests/python -q -rs --junitxml="$results/pytest.xml"
+}
+
+pip_of() { # environment argument...
+  "$1/bin/python" -m pip -q --disable-pip-version-check "${@:2}"
+}
+
+# The PyTorch package's wheel, as pip makes it, but in the folder where the library is built.
+install_package() {
+  rm -rf build/wheel
+  pip_of .venv wheel --no-build-isolation --no-deps -C build-dir=build/release -w build/wheel . &&
+    pip_of .venv install --force-reinstall --no-deps build/wheel/*.whl
+}
+
+# The same wheel with the newest torch there is.
+test_with_newest_torch() {
+  local newest=build/newest-torch
+  python3 -m venv $newest && pip_of $newest install --upgrade torch numpy pytest build/wheel/*.whl &&
+    $newest/bin/python -m pytest tests/python/package -q
 }
 
 preset() { # name: build it, and where that went well run its tests
@@ -84,6 +102,8 @@ run_tsan() {
 
 check "Format" scripts/format.sh check
 preset release
+check "PyTorch package" install_package
+check "Types of the PyTorch package" .venv/bin/python -m mypy
 count "Python tests" "$results/pytest.xml" run_pytest
 preset asan
 check "Fuzzing" scripts/fuzz.sh "$([ "$scope" = all ] && echo 120 || echo 6)"
@@ -99,6 +119,7 @@ else
 fi
 
 if [ "$scope" = all ]; then
+  check "PyTorch package with the newest torch" test_with_newest_torch
   preset debug
   if scripts/aarch64-packages.sh; then
     preset aarch64

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/check.h"
+#include "cuda/driver.h"
 #include "cuda/error.h"
 
 namespace sotto::cuda {
@@ -14,6 +15,18 @@ bool is_capturing(Stream stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check(cudaStreamIsCapturing(stream_of(stream), &status), "asking whether the stream is captured");
   return status != cudaStreamCaptureStatusNone;
+}
+
+// Whether CUDA knows the address as the device's, by the quickest question there is: every run asks
+// it of every tensor. False where it is not known.
+bool is_memory_of(const Device& device, const void* data) {
+  static const auto get_attribute =
+      driver_function<PFN_cuPointerGetAttribute_v4000>("cuPointerGetAttribute");
+  int owner = 0;
+  return get_attribute != nullptr &&
+         get_attribute(&owner, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+                       reinterpret_cast<CUdeviceptr>(data)) == CUDA_SUCCESS &&
+         owner == device.index;
 }
 
 }  // namespace
@@ -57,6 +70,7 @@ void free(std::byte* data, const Device& device, Stream stream) noexcept {
 
 void check_pointer(std::string_view argument, const void* data, const Device& device,
                    Stream stream) {
+  if (is_memory_of(device, data)) return;
   cudaPointerAttributes attributes{};
   if (cudaPointerGetAttributes(&attributes, data) != cudaSuccess) {
     cudaGetLastError();  // no driver, no GPU: as above

@@ -13,6 +13,16 @@ const std::vector<Family>& families() {
            "{causal,causal_br lse,window=16/0}",
            "h8/{8,2,1} b2 q20 k50 in={f16,bf16/e4m3/e4m3} out=f16",
        }},
+      // One small case for each of a GPU's kernels: compute-sanitizer's share of the table. Of many
+      // rows there must be where one kernel is for few of them and another for the rest.
+      {"Kernels",
+       {
+           "h2/1 d{64,96,128,192/128,256} q70 k130 in={bf16,f16,e4m3,i8/i8/e4m3} out=bf16 causal "
+           "lse",
+           "h2/1 d{64,128} q70 k300 in={e4m3,i8/i8/e4m3} out=bf16 plain",
+           "h2/1 d128 q70 k300 in={e4m3,i8/i8/e4m3} out=bf16 sq=block128 sk=block128 sv=block128",
+           "b5 h16/2 d128 q130 k40 in={bf16,f16} out=bf16",
+       }},
       {"Layouts",
        {
            "b2 h4/2 q33 k65 lse in={f32,bf16,f16,e4m3} {bhsd,strided,bhsd strided,}",

@@ -307,8 +307,9 @@ TEST_F(DeviceQuantize, PreparationKeepsProductsWithinHalf) {
       });
       return tensor;
     };
-    const DeviceTensor q = make(len_q, heads_q), k = make(len_k, heads_kv),
-                       v = make(len_k, heads_kv);
+    const DeviceTensor q = make(len_q, heads_q), k = make(len_k, heads_kv);
+    DeviceTensor v(Dtype::e4m3, {batch, len_k, heads_kv, dim}, padding);
+    v.fill([&](std::int64_t i) { return i % 4099 == 7 ? -NAN : normal(random); });
     DeviceTensor scale(Dtype::f32, {batch, heads_q});
     scale.fill([](std::int64_t i) { return 0.01f * static_cast<float>(i + 1); });
     DeviceTensor out(Dtype::bf16, {batch, len_q, heads_q, dim});
@@ -330,7 +331,7 @@ TEST_F(DeviceQuantize, PreparationKeepsProductsWithinHalf) {
           static_cast<const std::uint8_t*>(workspace.device().data))];
     };
     EXPECT_EQ(o.k.data == k.device().data, padding == 0);
-    int wrong_q = 0, wrong_k = 0, wrong_v = 0, shifted = 0;
+    int wrong_q = 0, wrong_k = 0, wrong_v = 0, wrong_bits = 0, shifted = 0;
     for (std::int64_t b = 0; b < batch; ++b) {
       for (std::int64_t h = 0; h < heads_q; ++h) {
         double largest_k = 0.0;
@@ -373,22 +374,33 @@ TEST_F(DeviceQuantize, PreparationKeepsProductsWithinHalf) {
       }
       for (std::int64_t h = 0; h < heads_kv; ++h) {
         for (std::int64_t j = 0; j < (len_k + 127) / 128 * 128; ++j) {
+          bool bad = false;
           for (std::int64_t d = 0; d < dim; ++d) {
             const std::int64_t from = ((b * len_k + j) * heads_kv + h) * dim + d;
             const std::int64_t place = j / 16 * 16 + j / 2 % 4 * 4 + j / 8 % 2 * 2 + j % 2;
             const std::uint8_t stored =
                 code(o.v, (b * heads_kv + h) * o.v.stride(0) + d * o.v.stride(1) + place);
-            wrong_v += stored != (j < len_k ? e4m3(v.get(from)).bits : 0);
+            const float value = j < len_k ? v.get(from) : 0.0f;
+            bad |= std::isnan(value);
+            wrong_v += stored != (std::isnan(value) ? 0 : e4m3(value).bits);
             if (j >= len_k || padding == 0) continue;
             wrong_k += code(o.k, b * o.k.stride(0) + j * o.k.stride(1) + h * o.k.stride(2) + d) !=
                        e4m3(k.get(from)).bits;
           }
+          std::uint32_t word;
+          const std::int64_t at = (b * heads_kv + h) * o.v.stride(1) + j;
+          std::memcpy(&word,
+                      bytes.data() + (reinterpret_cast<const std::uint8_t*>(o.bad_keys + at / 32) -
+                                      static_cast<const std::uint8_t*>(workspace.device().data)),
+                      4);
+          wrong_bits += (word >> j % 32 & 1) != bad;
         }
       }
     }
     EXPECT_EQ(wrong_q, 0);
     EXPECT_EQ(wrong_k, 0);
     EXPECT_EQ(wrong_v, 0);
+    EXPECT_EQ(wrong_bits, 0);
     EXPECT_GT(shifted, 0);
   }
 }

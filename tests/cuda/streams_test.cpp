@@ -1,5 +1,5 @@
 // Several runs at once, on streams and devices, and the same run many times.
-#include <fmt/format.h>
+#include <thread>
 
 #include "gpu_case.h"
 
@@ -63,6 +63,29 @@ TEST_F(Streams, AThousandRunsGiveTheSameBits) {
       plan.run(gpu_case, workspace);
       ASSERT_EQ(gpu_case.result(), expected) << "run " << n;
     }
+  }
+}
+
+// A thread that has not used the GPU before.
+TEST_F(Streams, APlanRunsOnAnotherThread) {
+  for (const std::string& line : kinds()) {
+    SCOPED_TRACE(line);
+    GpuCase gpu_case(line);
+    const Plan plan(gpu_case);
+    const Workspace workspace = gpu_case.workspace(plan.workspace_size());
+    plan.run(gpu_case, workspace);
+    const std::vector<std::byte> expected = gpu_case.result();
+    gpu_case.spoil_result();
+    std::string error;
+    std::thread([&] {
+      try {
+        plan.run(gpu_case, workspace);
+      } catch (const Error& thrown) {
+        error = thrown.what();
+      }
+    }).join();
+    EXPECT_EQ(error, "");
+    EXPECT_EQ(gpu_case.result(), expected);
   }
 }
 

@@ -253,7 +253,7 @@ template <class Element>
 __global__ void __cluster_dims__(kStatisticsCluster, 1, 1) __launch_bounds__(kMeansThreads, 2)
     means_kernel(const __grid_constant__ QkvParams params) {
   __shared__ MeansStorage storage;
-  launch_dependents();
+  begin_kernel(params);
   int job = static_cast<int>(blockIdx.x) / kStatisticsCluster;
   for (int o = 0; o < 3; ++o) {
     const OperandParams& operand = params.operands[o];

@@ -5,7 +5,7 @@
 
 #include "core/geometry.h"
 #include "cuda/common/ptx.h"
-#include "cuda/error.h"
+#include "cuda/launch.h"
 #include "cuda/quantize/arena.h"
 #include "cuda/quantize/round.cuh"
 #include "cuda/quantize/scale_view.cuh"
@@ -43,6 +43,7 @@ struct PrepareParams {
   std::uint8_t* k_out = nullptr;  // null: K stays where it is
   float* k_norms = nullptr;       // [slots, heads_kv]: the largest |k|² of a tile
   std::uint8_t* v_out = nullptr;
+  std::uint32_t* bad_keys = nullptr;  // see qkv.h
   std::uint32_t* tile_counter = nullptr;
 };
 
@@ -91,25 +92,36 @@ __device__ std::int64_t head_row(const TokenSide& side, int heads, int batch, in
   return side.cu_seqlens == nullptr ? static_cast<std::int64_t>(batch) * heads + head : head;
 }
 
-// The tile's V, transposed and permuted.
+// The tile's V, transposed, permuted and without NaN, and its keys that had one.
 __device__ void transpose_v(const PrepareParams& p, const TokenTile& tile, int slot, int head) {
   constexpr int kPitch = kMostChannels + 4;  // so that columns lie in different banks
   constexpr int kRun = 32;                   // keys that a thread takes: a sector of the output
   __shared__ __align__(16) std::uint8_t rows[kTileTokens * kPitch];
+  __shared__ std::uint32_t bad_keys[kTileTokens / 32];
+  if (threadIdx.x < kTileTokens / 32) bad_keys[threadIdx.x] = 0;
+  __syncthreads();
   const int words = p.v.dim / 4;
   for (int i = threadIdx.x; i < kTileTokens * words; i += kThreads) {
     const int token = i / words, word = i % words;
-    const std::uint32_t codes =
+    std::uint32_t codes =
         token < tile.used ? load_word(p.v.row(tile, head, token), word, p.v.aligned) : 0;
+    if (nan_bits(codes) != 0) {
+      codes = without_nan(codes);
+      atomicOr(&bad_keys[token / 32], 1u << token % 32);
+    }
     *reinterpret_cast<std::uint32_t*>(rows + token * kPitch + 4 * word) = codes;
   }
   __syncthreads();
   const bool packed = p.keys.cu_seqlens != nullptr;
   const std::int64_t pitch =
       static_cast<std::int64_t>(packed ? p.keys.slots : p.keys.tiles) * kTileTokens;
-  const std::int64_t first = static_cast<std::int64_t>(packed ? slot : slot % p.keys.tiles);
-  std::uint8_t* out = p.v_out + head_row(p.keys, p.v.heads, tile.batch, head) * p.v.dim * pitch +
-                      first * kTileTokens;
+  const std::int64_t first =
+      static_cast<std::int64_t>(packed ? slot : slot % p.keys.tiles) * kTileTokens;
+  const std::int64_t row = head_row(p.keys, p.v.heads, tile.batch, head);
+  if (threadIdx.x < kTileTokens / 32) {
+    p.bad_keys[(row * pitch + first) / 32 + threadIdx.x] = bad_keys[threadIdx.x];
+  }
+  std::uint8_t* out = p.v_out + row * p.v.dim * pitch + first;
   for (int i = threadIdx.x; i < p.v.dim * (kTileTokens / kRun); i += kThreads) {
     const int channel = i % p.v.dim, run = i / p.v.dim;
     uint4 sixteens[kRun / 16];
@@ -153,6 +165,7 @@ __device__ void look_at_k(const PrepareParams& p, const TokenTile& tile, int slo
 __global__ void __launch_bounds__(kThreads)
     prepare_kv_kernel(const __grid_constant__ PrepareParams p) {
   launch_dependents();  // attention, where it comes next
+  wait_for_prior_kernel();
   if (blockIdx.x == 0 && threadIdx.x == 0 && p.tile_counter != nullptr) *p.tile_counter = 0;
   const int slot = static_cast<int>(blockIdx.x) / p.v.heads;
   const int head = static_cast<int>(blockIdx.x) % p.v.heads;
@@ -181,8 +194,9 @@ __global__ void __launch_bounds__(kThreads)
     prepare_q_kernel(const __grid_constant__ PrepareParams p) {
   const int slot = static_cast<int>(blockIdx.x) / p.q.heads;
   const int head = static_cast<int>(blockIdx.x) % p.q.heads;
-  const TokenTile tile = tile_of_slot(p.queries, slot);
   launch_dependents();
+  wait_for_prior_kernel();
+  const TokenTile tile = tile_of_slot(p.queries, slot);
   if (tile.used <= 0) return;
   float largest = 0.0f;
   if (p.e4m3_qk) {
@@ -263,6 +277,7 @@ struct Preparer::Places {
   std::uint8_t* k = nullptr;
   float* k_norms = nullptr;
   std::uint8_t* v = nullptr;
+  std::uint32_t* bad_keys = nullptr;
   std::size_t bytes = 0;
 };
 
@@ -285,7 +300,10 @@ Reasons refuse_prepare(const AttentionArgs&, const Problem& problem) {
   return reasons;
 }
 
-Preparer::Preparer(const AttentionArgs& args, const Problem& problem) : problem_(problem) {
+Preparer::Preparer(const AttentionArgs& args, const Problem& problem)
+    : problem_(problem),
+      prepare_kv_(function_of(reinterpret_cast<const void*>(&prepare_kv_kernel), 0)),
+      prepare_q_(function_of(reinterpret_cast<const void*>(&prepare_q_kernel), 0)) {
   tokens_q_ = args.q.size(problem.packed_q ? 0 : 1);
   tokens_k_ = args.k.size(problem.packed_k ? 0 : 1);
   workspace_size_ = place(nullptr).bytes;
@@ -305,6 +323,7 @@ Preparer::Places Preparer::place(std::byte* workspace) const {
   places.k = arena.take<std::uint8_t>(rows_k * problem_.heads_kv * problem_.dim_qk);
   places.k_norms = arena.take<float>(slots * problem_.heads_kv);
   places.v = arena.take<std::uint8_t>(slots * problem_.heads_kv * problem_.dim_v * kTileTokens);
+  places.bad_keys = arena.take<std::uint32_t>(slots * problem_.heads_kv * kTileTokens / 32);
   places.bytes = arena.used();
   return places;
 }
@@ -324,6 +343,7 @@ PreparedOperands Preparer::operands(const AttentionArgs& args, std::byte* worksp
                   .transposed(1, 2);
     o.q_scale = Scale::per_token(values);
   }
+  o.bad_keys = places.bad_keys;
   const std::int64_t blocks = problem_.packed_k ? tokens_k_ / kTileTokens + problem_.batch
                                                 : core::ceil_div(tokens_k_, kTileTokens);
   o.v = Tensor(places.v, Dtype::e4m3,
@@ -349,15 +369,19 @@ void Preparer::run(const AttentionArgs& args, std::byte* workspace, std::uint32_
   p.k_out = p.k.aligned ? nullptr : places.k;
   p.k_norms = places.k_norms;
   p.v_out = places.v;
+  p.bad_keys = places.bad_keys;
   p.tile_counter = tile_counter;
-  const auto launch = [&](auto kernel, int slots, int heads, const char* what) {
-    kernel<<<static_cast<unsigned>(std::max(1, slots * heads)), kThreads, 0, stream>>>(p);
-    check(cudaGetLastError(), what);
+  void* arguments[] = {&p};
+  const auto launch_each = [&](CUfunction kernel, int slots, int heads) {
+    launch(kernel,
+           {.blocks = std::max(1, slots * heads),
+            .threads = kThreads,
+            .shared_bytes = 0,
+            .dependent = true},
+           arguments, stream);
   };
-  launch(prepare_kv_kernel, p.keys.slots, p.v.heads, "launching the preparation of k and v");
-  if (p.e4m3_qk || !p.q.aligned) {
-    launch(prepare_q_kernel, p.queries.slots, p.q.heads, "launching the preparation of q");
-  }
+  launch_each(prepare_kv_, p.keys.slots, p.v.heads);
+  if (p.e4m3_qk || !p.q.aligned) launch_each(prepare_q_, p.queries.slots, p.q.heads);
 }
 
 }  // namespace sotto::cuda

@@ -13,6 +13,7 @@
 #include "core/hadamard.h"
 #include "core/sdpa_composed.h"
 #include "cuda/error.h"
+#include "cuda/launch.h"
 #include "cuda/quantize/arena.h"
 #include "cuda/quantize/token_sides.h"
 
@@ -72,22 +73,6 @@ int means_jobs(const QkvParams& params) {
   return jobs;
 }
 
-void launch(const void* kernel, int blocks, int threads, std::size_t shared_bytes, bool dependent,
-            const QkvParams& params, cudaStream_t stream) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = dependent ? 1 : 0;
-  void* arguments[] = {const_cast<QkvParams*>(&params)};
-  check(cudaLaunchKernelExC(&config, kernel, arguments), "launching a kernel of the quantiser");
-}
-
 template <class Element>
 QkvKernels kernels_for(int width) {
   switch (width) {
@@ -101,9 +86,24 @@ QkvKernels kernels_for(int width) {
 }
 
 template <class Element>
-std::array<FixedWriters, 3> writers_for() {
-  return {fixed_writers<Element, RopeKind::none>(), fixed_writers<Element, RopeKind::halves>(),
-          fixed_writers<Element, RopeKind::interleaved>()};
+FixedWriters writers_for(RopeKind rope) {
+  switch (rope) {
+    case RopeKind::none:
+      return fixed_writers<Element, RopeKind::none>();
+    case RopeKind::halves:
+      return fixed_writers<Element, RopeKind::halves>();
+    default:
+      return fixed_writers<Element, RopeKind::interleaved>();
+  }
+}
+
+// On the current device; all with the same division of the memory on chip: between others it would
+// have to change.
+CUfunction load(const void* kernel, std::size_t shared_bytes) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                             cudaSharedmemCarveoutMaxShared),
+        "asking for shared memory for the quantiser");
+  return function_of(kernel, static_cast<int>(shared_bytes));
 }
 
 }  // namespace
@@ -171,42 +171,32 @@ QkvQuantizer::QkvQuantizer(const AttentionArgs& args, const SdpaOptions& options
   const std::int64_t dim = std::max(problem.dim_qk, problem.dim_v);
   width_ = dim <= 64 ? 64 : dim <= 128 ? 128 : 256;
   const bool bf16 = args.q.dtype == Dtype::bf16;
-  kernels_ = bf16 ? kernels_for<__nv_bfloat16>(width_) : kernels_for<__half>(width_);
+  const QkvKernels kernels =
+      bf16 ? kernels_for<__nv_bfloat16>(width_) : kernels_for<__half>(width_);
+  statistics_bytes_ = static_cast<int>(kernels.statistics_bytes);
+  write_bytes_ = static_cast<int>(kernels.write_bytes);
+  means_ = load(kernels.means, 0);
+  statistics_ = load(kernels.statistics, kernels.statistics_bytes);
+  write_ = load(kernels.write, kernels.write_bytes);
   if (problem.dim_qk == kFixedWidth && problem.dim_v == kFixedWidth) {
-    writers_ = bf16 ? writers_for<__nv_bfloat16>() : writers_for<__half>();
+    fixed_rope_ = !options.rope              ? RopeKind::none
+                  : options.rope.interleaved ? RopeKind::interleaved
+                                             : RopeKind::halves;
+    const FixedWriters writers = bf16 ? writers_for<__nv_bfloat16>(fixed_rope_)
+                                      : writers_for<__half>(fixed_rope_);
+    const bool int8 = recipe_.qk == QkFormat::int8;
+    write_fixed_ = load(writers.kernels[hadamard_qk(recipe_)][int8], kernels.write_bytes);
   }
   workspace_size_ = place(nullptr, nullptr, nullptr);
-
   check(cudaDeviceGetAttribute(&blocks_, cudaDevAttrMultiProcessorCount, problem.device.index),
         "asking for the number of multiprocessors");
-  // All with the same division of the memory on chip: between others it would have to change.
-  const auto allow = [](const void* kernel, std::size_t bytes) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                               cudaSharedmemCarveoutMaxShared),
-          "asking for shared memory for the quantiser");
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(bytes)),
-          "asking for shared memory for the quantiser");
-  };
-  allow(kernels_.means, 0);
-  allow(kernels_.statistics, kernels_.statistics_bytes);
-  allow(kernels_.write, kernels_.write_bytes);
-  for (const FixedWriters& of_rope : writers_) {
-    for (const auto& of_hadamard : of_rope.kernels) {
-      for (const void* kernel : of_hadamard) {
-        if (kernel != nullptr) allow(kernel, kernels_.write_bytes);
-      }
-    }
-  }
 }
 
-const void* QkvQuantizer::writer(const QkvParams& params) const {
-  const auto rope = static_cast<std::size_t>(params.rope.kind);
+CUfunction QkvQuantizer::writer(const QkvParams& params) const {
   const bool aligned = std::all_of(std::begin(params.operands), std::end(params.operands),
                                    [](const OperandParams& o) { return o.aligned; });
-  if (!aligned || rope >= writers_.size()) return kernels_.write;
-  const void* kernel = writers_[rope].kernels[params.operands[0].hadamard > 0][params.int8];
-  return kernel != nullptr ? kernel : kernels_.write;
+  const bool fixed = write_fixed_ != nullptr && aligned && params.rope.kind == fixed_rope_;
+  return fixed ? write_fixed_ : write_;
 }
 
 // Everything that follows from shapes and the recipe, and the addresses in the workspace.
@@ -225,6 +215,13 @@ std::size_t QkvQuantizer::place(std::byte* workspace, QkvParams* params,
     return Tensor(arena.take<float>(count), Dtype::f32, shape, device);
   };
   const auto data = [](const Tensor& tensor) { return static_cast<float*>(tensor.data); };
+
+  const std::int64_t heads_kv = problem_.heads_kv;
+  const std::int64_t v_sequences = problem_.packed_k ? 1 : batch;
+  const std::int64_t blocks = problem_.packed_k ? slots_k_ : core::ceil_div(tokens_k_, kTileTokens);
+  const std::int64_t v_tokens = blocks * kTileTokens;
+  p.bad_keys = arena.take<std::uint32_t>(v_sequences * heads_kv * v_tokens / 32);
+  o.bad_keys = p.bad_keys;
 
   p.int8 = int8;
   p.v_block_scale = v_block;
@@ -271,10 +268,6 @@ std::size_t QkvQuantizer::place(std::byte* workspace, QkvParams* params,
   o.q = rows(kinds[0], p.operands[0]);
   o.k = rows(kinds[1], p.operands[1]);
 
-  const std::int64_t heads_kv = problem_.heads_kv;
-  const std::int64_t v_sequences = problem_.packed_k ? 1 : batch;
-  const std::int64_t blocks = problem_.packed_k ? slots_k_ : core::ceil_div(tokens_k_, kTileTokens);
-  const std::int64_t v_tokens = blocks * kTileTokens;
   p.operands[2].codes =
       arena.take<std::uint8_t>(v_sequences * heads_kv * problem_.dim_v * v_tokens);
   o.v = Tensor(p.operands[2].codes, Dtype::e4m3, {v_sequences * heads_kv, problem_.dim_v, v_tokens},
@@ -350,14 +343,13 @@ void QkvQuantizer::run(const AttentionArgs& args, const SdpaOptions& options, st
   params.shared_positions = same_tokens(params.queries, params.keys) &&
                             (params.queries.positions != nullptr || !params.bottom_right);
 
-  // Each kernel but the first is a dependent one of that before.
-  bool dependent = false;
-  const auto launch_next = [&](const void* kernel, int blocks, int threads, std::size_t bytes) {
-    launch(kernel, blocks, threads, bytes, dependent, params, stream);
-    dependent = true;
+  const auto launch_next = [&](CUfunction kernel, int blocks, int threads, int shared_bytes) {
+    void* arguments[] = {&params};
+    launch(kernel, {blocks, threads, shared_bytes, /*dependent=*/true}, arguments, stream);
+    params.is_first = false;
   };
   if (const int jobs = means_jobs(params); jobs > 0) {
-    launch_next(kernels_.means, jobs * kStatisticsCluster, kQkvMeansThreads, 0);
+    launch_next(means_, jobs * kStatisticsCluster, kQkvMeansThreads, 0);
   }
   // As many heads at a time as leave every cluster something to do.
   const int clusters = blocks_ / kStatisticsCluster;
@@ -367,10 +359,9 @@ void QkvQuantizer::run(const AttentionArgs& args, const SdpaOptions& options, st
     jobs = statistics_jobs(params);
   }
   if (jobs > 0) {
-    launch_next(kernels_.statistics, jobs * kStatisticsCluster, kQkvThreads,
-                kernels_.statistics_bytes);
+    launch_next(statistics_, jobs * kStatisticsCluster, kQkvThreads, statistics_bytes_);
   }
-  launch_next(writer(params), blocks_, kQkvThreads, kernels_.write_bytes);
+  launch_next(writer(params), blocks_, kQkvThreads, write_bytes_);
   if (recipe_.v_mean) finish_v_mean(params, stream);
 }
 

@@ -65,7 +65,9 @@ struct QkvParams {
   float* v_code_sums = nullptr;       // [slot, heads_kv, dim]: of rounded V, for V's mean
   float* v_mean = nullptr;            // [batch, heads_kv, dim]: to be added to the output
   std::int32_t* cu_blocks = nullptr;  // packed keys: first slot of each sequence
+  std::uint32_t* bad_keys = nullptr;  // keys with a NaN in V, see qkv.h
   std::uint32_t* tile_counter = nullptr;  // set to 0
+  bool is_first = true;                   // of the quantiser's kernels
 };
 
 }  // namespace sotto::cuda

@@ -86,6 +86,15 @@ __device__ __forceinline__ void round_e4m3_exactly(const RowPart& x, float scale
   }
 }
 
+// The highest bits of those of four codes that are NaN.
+__device__ __forceinline__ std::uint32_t nan_bits(std::uint32_t codes) {
+  return ((codes & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u;
+}
+// 0 in place of NaN.
+__device__ __forceinline__ std::uint32_t without_nan(std::uint32_t codes) {
+  return codes & ~((nan_bits(codes) >> 7) * 0xffu);
+}
+
 // Codes that stand for ±Inf (±448) become ±limit; every finite number's code is at most `limit`,
 // which is below 32.
 __device__ __forceinline__ void limit_infinities(CodePart& codes, std::uint32_t limit) {

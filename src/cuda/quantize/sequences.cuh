@@ -5,9 +5,17 @@
 
 #include <cstdint>
 
+#include "cuda/common/ptx.h"
 #include "cuda/quantize/qkv_params.h"
 
 namespace sotto::cuda {
+
+// What each kernel of the quantiser begins with. The first waits for what came before the quantiser;
+// when that has ended, the others may read the inputs, too.
+__device__ __forceinline__ void begin_kernel(const QkvParams& params) {
+  if (params.is_first) wait_for_prior_kernel();
+  launch_dependents();
+}
 
 struct SequenceRange {
   int begin = 0;  // first row: of the packed tensor, or 0

@@ -139,7 +139,7 @@ __global__ void __cluster_dims__(kStatisticsCluster, 1, 1)
   const cg::cluster_group cluster = cg::this_cluster();
   extern __shared__ uint4 shared_memory[];
   auto& storage = reinterpret_cast<StatisticsStorage<kWidth, Element>&>(shared_memory);
-  launch_dependents();
+  begin_kernel(params);
 
   const StatisticsJob job = statistics_job(params, blockIdx.x / kStatisticsCluster);
   const OperandParams& operand = params.operands[static_cast<int>(job.operand)];

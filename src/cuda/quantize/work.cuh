@@ -46,11 +46,12 @@ struct Group {
 struct alignas(16) WorkItem {
   const std::uint16_t* source;  // the tile's first row
   std::int64_t token_stride;
-  const float* mean;    // that the rows meet, or null
-  std::uint8_t* codes;  // of the first row; V: of the first channel
-  float* scales;        // a scale per token: that of the first; per block: the block's
-  float* row_bias;      // of the first row
-  float scale;          // of the head's codes, where the head has one
+  const float* mean;        // that the rows meet, or null
+  std::uint8_t* codes;      // of the first row; V: of the first channel
+  float* scales;            // a scale per token: that of the first; per block: the block's
+  float* row_bias;          // of the first row
+  std::uint32_t* bad_keys;  // V: the tile's
+  float scale;              // of the head's codes, where the head has one
   Operand operand;
   int head;
   int slot;

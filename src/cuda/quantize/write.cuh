@@ -22,10 +22,14 @@ class TileWriter {
     uint4 transposed[kWidth * kTileTokens / 16];  // V's codes: rows of 128 keys
     typename List::Storage list;
     std::uint32_t largest[2][G::kWarps];
+    std::uint32_t bad_keys[kTileTokens / 32];  // of V's tile; 0 between tiles
   };
 
   __device__ TileWriter(const QkvParams& params, Storage& storage)
-      : params_(params), storage_(storage), ring_(params, storage.ring), rows_(params) {}
+      : params_(params), storage_(storage), ring_(params, storage.ring), rows_(params) {
+    const int thread = G::here().thread;
+    if (thread < kTileTokens / 32) storage.bad_keys[thread] = 0;
+  }
 
   __device__ __forceinline__ void run(const WriteWork& work) {
     List list(work, storage_.list);
@@ -103,8 +107,8 @@ class TileWriter {
     const float normalize = of(item).normalize;
     RowPart x;
     float scale = item.scale;
+    bool finite = false;
     if (params_.v_block_scale) {
-      bool finite;
       const float largest = tile_max(
           group, [&](int pass) { rows_.v(ring_, group, item, pass, x); }, x, finite);
       scale = round_up_to_power_of_two(scale_of(largest * normalize, kE4m3Largest));
@@ -122,6 +126,7 @@ class TileWriter {
         if (of(item).hadamard > 0) scale_row(x, normalize);
         round_e4m3_exactly(x, scale, codes);
       }
+      if (!finite) take_out_nan(group, pass, codes);
       transpose(group, pass, codes);
     }
     store_transposed(group, item, scale);
@@ -201,6 +206,18 @@ class TileWriter {
     for (float& value : x) value *= factor;
   }
 
+  // See qkv.h.
+  __device__ __forceinline__ void take_out_nan(const G& group, int pass, CodePart& codes) {
+    std::uint32_t found = 0;
+#pragma unroll
+    for (const std::uint32_t word : codes) found |= nan_bits(word);
+    if (found == 0) return;
+#pragma unroll
+    for (std::uint32_t& word : codes) word = without_nan(word);
+    const int token = group.token(pass);
+    atomicOr(&storage_.bad_keys[token / 32], 1u << token % 32);
+  }
+
   // Where 16 bytes of a channel's row lie, so that no two lanes of a warp meet in a bank.
   __device__ static __forceinline__ int swizzled(int channel, int sixteenth) {
     return sixteenth ^ (((channel >> 3) ^ (channel >> 4)) & 7);
@@ -237,6 +254,10 @@ class TileWriter {
                                                    float scale) {
     constexpr int kSixteenths = kTileTokens / 16;
     G::sync();
+    if (group.thread < kTileTokens / 32) {
+      item.bad_keys[group.thread] = storage_.bad_keys[group.thread];
+      storage_.bad_keys[group.thread] = 0;
+    }
     const int dim = Features::kFullRows ? kWidth : of(item).dim;
     const std::int64_t pitch = WriteWork::v_pitch(params_);
     std::uint8_t* out = item.codes;
@@ -263,8 +284,7 @@ class TileWriter {
       std::uint32_t halves;
       asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(row[i]));
       const float2 both = __half22float2(reinterpret_cast<const __half2&>(halves));
-      if (is_finite(both.x)) sum += both.x;
-      if (is_finite(both.y)) sum += both.y;
+      sum += both.x + both.y;
     }
     for (int lanes = 1; lanes < kSharers; lanes *= 2) sum += __shfl_xor_sync(~0u, sum, lanes);
     const OperandParams& v = of(item);
@@ -297,7 +317,7 @@ __global__ void __launch_bounds__(Group<kWidth>::kBlockThreads, 1)
   using G = Group<kWidth>;
   extern __shared__ uint4 shared_memory[];
   auto& storage = reinterpret_cast<WriteStorage<kWidth, Element, Features>&>(shared_memory);
-  launch_dependents();
+  begin_kernel(params);
   if (blockIdx.x == 0) {
     if (threadIdx.x == 0 && params.tile_counter != nullptr) *params.tile_counter = 0;
     if (params.cu_blocks != nullptr) {

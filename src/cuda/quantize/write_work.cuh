@@ -95,6 +95,8 @@ class WriteWork {
     item.codes = of.codes;
     if (operand == Operand::v) {
       item.codes += head_row * of.dim * v_pitch(params_) + tile_of_row * kTileTokens;
+      item.bad_keys =
+          params_.bad_keys + (head_row * v_pitch(params_) + tile_of_row * kTileTokens) / 32;
     } else {
       item.codes += row * of.dim;
     }

@@ -18,11 +18,8 @@ __device__ __forceinline__ float finish_row(const Params& p, const Work& work, i
   const bool seen = counts && log2_sum > -INFINITY;
   float factor = counts && !(total == 0) && log2_sum != -INFINITY ? 1.0f / total : 0.0f;
   float lse = counts ? log2_sum : -INFINITY;
-  const float bias = p.row_bias.data != nullptr && row < work.rows
-                         ? p.row_bias.data[row_offset(p.row_bias, work, row)] * kLog2e
-                         : 0.0f;
   // With a softcap the bias went into the scores.
-  const float taken_out = p.softcap_log2 > 0 ? 0.0f : bias;
+  const float taken_out = p.softcap_log2 > 0 ? 0.0f : bias_of_row(p, work, row);
   if (p.sinks != nullptr && counts) {
     const float sink = p.sinks[work.head * p.sink_stride] * kLog2e - taken_out;
     if (!seen && log2_sum == -INFINITY) {
@@ -62,16 +59,15 @@ __device__ __forceinline__ void hadamard_rows(float (&o)[kCount], int block, int
   }
 #pragma unroll
   for (int step = 1; step < kColumns / 8; step *= 2) {
-    // Without a branch: 0 and 1 in place of 1 and -1 leave the two as they are.
-    const float plus = 8 * step < block ? 1.0f : 0.0f, minus = 8 * step < block ? -1.0f : 1.0f;
+    if (8 * step >= block) break;
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j) {
       if (j & step || j + step >= kColumns / 8) continue;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float a = o[4 * j + i], b = o[4 * (j + step) + i];
-        o[4 * j + i] = fmaf(b, plus, a);
-        o[4 * (j + step) + i] = fmaf(b, minus, a * plus);
+        o[4 * j + i] = a + b;
+        o[4 * (j + step) + i] = a - b;
       }
     }
   }

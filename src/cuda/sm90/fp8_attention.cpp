@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "core/validate.h"
+#include "cuda/launch.h"
 #include "cuda/quantize/prepare.h"
 #include "cuda/quantize/qkv.h"
 #include "cuda/sm90/launch.h"
@@ -21,6 +22,7 @@ cudaStream_t stream_of(Stream stream) { return static_cast<cudaStream_t>(stream.
 struct Operands {
   Tensor q, k, v;
   Scale q_scale, k_scale, v_scale;
+  const std::uint32_t* bad_keys;
 };
 
 // One kernel and how it is launched.
@@ -29,9 +31,8 @@ class Fp8Launcher {
   explicit Fp8Launcher(const Problem& problem)
       : problem_(problem),
         kernel_(*find_fp8_kernel(problem)),
-        multiprocessors_(multiprocessors(problem.device.index)) {
-    allow_shared_memory(kernel_.function, kernel_.shared_bytes);
-  }
+        function_(cuda::function_of(kernel_.function, kernel_.shared_bytes)),
+        multiprocessors_(multiprocessors(problem.device.index)) {}
 
   // `args`: everything but what is in `operands`.
   void run(const AttentionArgs& args, const Operands& operands, std::byte* counter,
@@ -44,16 +45,18 @@ class Fp8Launcher {
         view_of(operands.q_scale, problem_.packed_q, problem_.heads_q / problem_.heads_kv);
     what.params.k_scale = view_of(operands.k_scale, problem_.packed_k, 1);
     what.params.v_scale = view_of(operands.v_scale, problem_.packed_k, 1);
+    what.params.bad_keys = {operands.bad_keys, operands.v.size(2) / 32};
     what.q = head_map(operands.q, kernel_.q_slice, kernel_.rows, counter);
     what.k = head_map(operands.k, kernel_.k_slice, config.keys, counter);
     what.v = transposed_v_map(operands.v, kernel_.v_slice, config.dim_v, counter);
-    launch(kernel_.function, kernel_.threads, kernel_.shared_bytes, multiprocessors_, what,
+    launch(function_, kernel_.threads, kernel_.shared_bytes, multiprocessors_, what,
            stream_of(stream));
   }
 
  private:
   Problem problem_;
   const Kernel<Fp8Config>& kernel_;
+  CUfunction function_;
   int multiprocessors_;
 };
 
@@ -70,7 +73,7 @@ class Fp8Attention final : public AttentionKernel {
     preparer_.run(args, prepared, reinterpret_cast<std::uint32_t*>(workspace.data()),
                   stream_of(stream));
     const cuda::PreparedOperands o = preparer_.operands(args, prepared);
-    launcher_.run(args, {o.q, o.k, o.v, o.q_scale, args.descale.k, args.descale.v},
+    launcher_.run(args, {o.q, o.k, o.v, o.q_scale, args.descale.k, args.descale.v, o.bad_keys},
                   workspace.data(), stream);
   }
 
@@ -130,7 +133,9 @@ class Fp8Sdpa final : public SdpaKernel {
 
   void attend(const QuantizedQkv& qkv, Workspace workspace, Stream stream) const override {
     const AttentionArgs& args = qkv.args();
-    launcher_.run(args, {args.q, args.k, args.v, args.descale.q, args.descale.k, args.descale.v},
+    launcher_.run(args,
+                  {args.q, args.k, args.v, args.descale.q, args.descale.k, args.descale.v,
+                   quantizer_.bad_keys(workspace.data() + kCounterBytes)},
                   workspace.data(), stream);
   }
 
@@ -157,11 +162,14 @@ bool has_block_scales(const Problem& p) {
 const Kernel<Fp8Config>* find_fp8_kernel(const Problem& p) {
   const Kernel<Fp8Config>* best = nullptr;
   const bool safe = p.accumulation == Accumulation::safe;
+  // Small tiles have less code, which is felt in short kernels that come one after the other: the
+  // multiprocessors' caches do not hold the code of several.
+  const bool brief = p.len_k <= 2048;
   const auto better = [&](const Fp8Config& a, const Fp8Config& b) {
     const int size_a = a.dim_qk + a.dim_v, size_b = b.dim_qk + b.dim_v;
     if (size_a != size_b) return size_a < size_b;
     if (a.two_level != b.two_level) return a.two_level == safe;
-    return a.keys > b.keys;
+    return brief ? a.keys < b.keys : a.keys > b.keys;
   };
   for (const Kernel<Fp8Config>& kernel : fp8_kernels()) {
     const Fp8Config& c = kernel.config;

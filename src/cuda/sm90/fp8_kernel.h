@@ -15,8 +15,10 @@
 #pragma once
 
 #include "cuda/common/wgmma.h"
+#include "cuda/sm90/bad_keys.h"
 #include "cuda/sm90/epilogue.h"
 #include "cuda/sm90/fp8_producer.h"
+#include "cuda/sm90/ring.h"
 #include "cuda/sm90/scores_e4m3.h"
 #include "cuda/sm90/scores_int8.h"
 
@@ -215,15 +217,8 @@ class Fp8Consumer {
       }
       const bool masked = n * kKeys < all.begin || (n + 1) * kKeys > all.end;
       const auto mask = [&] {
-        KeyMask seen;
-        const int column = n * kKeys + 2 * (thread_of_warpgroup() & 3), first = row();
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const int diagonal = first + 8 * r + mask_offset(p_, work);
-          seen.begin[r] = first_key(p_, diagonal) - column;
-          seen.end[r] = end_key(p_, work, diagonal) - column;
-        }
-        return seen;
+        const int key = n * kKeys + 2 * (thread_of_warpgroup() & 3);
+        return mask_of_rows(p_, work, row(), key);
       };
       return scores.prepare(p_, s, find, masked, mask, units_here, shrink);
     };
@@ -243,8 +238,8 @@ class Fp8Consumer {
       set_units();
       cuda::mma_wait<0>();
       cuda::pin(s);
-      memory_.release(memory_.k_empty(stage), lane);
-      if (tiles.end - tiles.begin == 1) memory_.release(memory_.q_empty(), lane);
+      release(memory_.k_empty(stage), lane);
+      if (tiles.end - tiles.begin == 1) release(memory_.q_empty(), lane);
       prepare(tiles.end - 1, true, shrink);
       scores.encode(p_, s, codes);
 
@@ -253,7 +248,7 @@ class Fp8Consumer {
         const int before = stage;
         cuda::barrier_wait(memory_.v_full(before), phase);
         take_v_scale(before);
-        memory_.advance(stage, phase);
+        advance<kConfig.stages>(stage, phase);
         cuda::pin(codes);
         float part[kParts > 1 ? Part::kCount : 1];
         if constexpr (kParts > 1) {
@@ -278,11 +273,11 @@ class Fp8Consumer {
           if constexpr (kConfig.int8) find_again = set_units();
           cuda::mma_wait<1>();
           cuda::pin(s);
-          memory_.release(memory_.k_empty(stage), lane);
-          if (n == tiles.begin) memory_.release(memory_.q_empty(), lane);
+          release(memory_.k_empty(stage), lane);
+          if (n == tiles.begin) release(memory_.q_empty(), lane);
           const bool moved = prepare(n, find_again, shrink);
           finish_last(last);
-          memory_.release(memory_.v_empty(before), lane);
+          release(memory_.v_empty(before), lane);
           if (__builtin_expect(moved, 0)) {
             scores.sum[0] *= shrink[0];
             scores.sum[1] *= shrink[1];
@@ -313,15 +308,15 @@ class Fp8Consumer {
         issue_last(last, stage);
         finish_last(last);
       });
-      memory_.release(memory_.v_empty(stage), lane);
-      memory_.advance(stage, phase);
+      release(memory_.v_empty(stage), lane);
+      advance<kConfig.stages>(stage, phase);
       if constexpr (!kConfig.two_level) {
 #pragma unroll
         for (int i = 0; i < kConfig.dim_v / 2; ++i) o[i] *= v_scale;
       }
     } else {
       scores.start(p_);
-      memory_.release(memory_.q_empty(), lane);
+      release(memory_.q_empty(), lane);
     }
     skip(tiles.begin - 1, block.begin - 1, lane, stage, phase);
 
@@ -333,6 +328,7 @@ class Fp8Consumer {
       factor[r] = finish_row(p_, work, first + 8 * r, (lane & 3) == 0 && first + 8 * r < work.rows,
                              scores.log2_sum(p_, r, total), total);
     }
+    if (cuda::warp_uniform(slot.bad_keys)) spoil_rows(p_, work, first, lane, factor);
     store_rows<kConfig.dim_v>(p_, work, first, lane, o, factor, scores.sum);
   }
 
@@ -342,9 +338,9 @@ class Fp8Consumer {
       cuda::barrier_wait(memory_.k_full(stage), phase);
       cuda::barrier_wait(memory_.v_full(stage), phase);
       __syncwarp();
-      memory_.release(memory_.k_empty(stage), lane);
-      memory_.release(memory_.v_empty(stage), lane);
-      memory_.advance(stage, phase);
+      release(memory_.k_empty(stage), lane);
+      release(memory_.v_empty(stage), lane);
+      advance<kConfig.stages>(stage, phase);
     }
   }
 
@@ -378,7 +374,7 @@ class Fp8Consumer {
   __device__ __forceinline__ void cap_scores(const Work& work, int row, const float (&units)[2],
                                              typename Scores::Tile& s) const {
     float bias[2] = {0, 0};
-    if (p_.row_bias.data != nullptr) {
+    if (p_.row_bias.data != nullptr) {  // bias_of_row() for both would cost registers
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         bias[r] = __ldg(p_.row_bias.data +

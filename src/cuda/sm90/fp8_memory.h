@@ -17,6 +17,7 @@ struct Fp8Layout {
     Work work;  // batch < 0: there is none
     KeyRange tiles;
     OwnTiles own[kConfig.warpgroups];
+    bool bad_keys;  // some of the tiles have; known when the last of them has come
   };
   static constexpr int kRows = 64 * kConfig.warpgroups;
   // The copy engine swizzles rows of at most 128 bytes: longer ones are cut.
@@ -94,18 +95,6 @@ class Fp8Memory {
   }
   __device__ __forceinline__ KeyScales& key_scales(int s) const {
     return reinterpret_cast<KeyScales*>(memory_ + Layout::kScales)[s];
-  }
-
-  // To the next stage of K and V.
-  static __device__ __forceinline__ void advance(int& stage, int& phase) {
-    if (++stage == kStages) {
-      stage = 0;
-      phase ^= 1;
-    }
-  }
-  // Every warp by itself, so that none can be a whole round behind.
-  static __device__ __forceinline__ void release(std::uint32_t barrier, int lane) {
-    if (lane == 0) cuda::barrier_arrive(barrier);
   }
 
  private:

@@ -9,6 +9,7 @@
 #include "core/check.h"
 #include "core/geometry.h"
 #include "cuda/error.h"
+#include "cuda/launch.h"
 #include "cuda/quantize/arena.h"
 #include "cuda/sm90/copy_rows.h"
 #include "cuda/sm90/launch.h"
@@ -45,13 +46,19 @@ const Kernel<HalfConfig>& choose(const Problem& p, int multiprocessors) {
   return *best;
 }
 
+// Of [batch, len, heads, dim] or packed [total, heads, dim].
+HalfRows rows_of(const Tensor& t) {
+  if (t.rank == 3) return {t.data, 0, t.stride(1), t.stride(0)};
+  return {t.data, t.stride(0), t.stride(2), t.stride(1)};
+}
+
 class HalfAttention final : public AttentionKernel {
  public:
   HalfAttention(const AttentionArgs& args, const Problem& problem)
       : problem_(problem),
         multiprocessors_(multiprocessors(problem.device.index)),
-        kernel_(choose(problem, multiprocessors_)) {
-    allow_shared_memory(kernel_.function, kernel_.shared_bytes);
+        kernel_(choose(problem, multiprocessors_)),
+        function_(cuda::function_of(kernel_.function, kernel_.shared_bytes)) {
     const std::array inputs{&args.q, &args.k, &args.v};
     for (std::size_t i = 0; i < copied_.size(); ++i) copied_[i] = !has_aligned_rows(*inputs[i]);
     cuda::Arena arena(nullptr);
@@ -69,8 +76,6 @@ class HalfAttention final : public AttentionKernel {
     check_rows("v", args.v, copied_[2]);
     cuda::Arena arena(workspace.data());
     const Places places = place(args, arena);
-    cuda::check(cudaMemsetAsync(places.next_tile, 0, sizeof(unsigned), on),
-                "resetting the tile counter");
     const auto readable = [&](const Tensor& tensor, std::byte* copy) {
       return copy == nullptr ? tensor : copy_rows(tensor, copy, on);
     };
@@ -79,10 +84,20 @@ class HalfAttention final : public AttentionKernel {
     Launch what;
     what.params = make_params(args, problem_, kernel_.rows, 2 * (problem_.dim_qk + problem_.dim_v),
                               places.next_tile);
+    if (what.params.tiles <= multiprocessors_) {  // a block for each
+      what.params.next_tile = nullptr;
+    } else {
+      cuda::check(cudaMemsetAsync(places.next_tile, 0, sizeof(unsigned), on),
+                  "resetting the tile counter");
+    }
+    what.params.q_rows = rows_of(q);
+    what.params.k_rows = rows_of(k);
+    what.params.v_rows = rows_of(v);
+    what.params.dim_qk = static_cast<int>(problem_.dim_qk);
     what.q = head_map(q, kernel_.q_slice, kernel_.rows, places.next_tile);
     what.k = head_map(k, kernel_.k_slice, kernel_.config.keys, places.next_tile);
     what.v = head_map(v, kernel_.v_slice, kernel_.config.keys, places.next_tile);
-    launch(kernel_.function, kernel_.threads, kernel_.shared_bytes, multiprocessors_, what, on);
+    launch(function_, kernel_.threads, kernel_.shared_bytes, multiprocessors_, what, on);
   }
 
  private:
@@ -114,6 +129,7 @@ class HalfAttention final : public AttentionKernel {
   Problem problem_;
   int multiprocessors_;
   const Kernel<HalfConfig>& kernel_;
+  CUfunction function_;
   std::array<bool, 3> copied_{};  // q, k, v
   std::size_t workspace_size_ = 0;
 };

@@ -3,7 +3,9 @@
 // A score x = S·factor, in units of log 2, becomes P = 2^(x - max + kTop). `max` is a maximum of
 // the row that is found in its first tile of keys and moves only where the P of a later tile add up
 // to more than kLimit, which is rare: nobody looks for maxima otherwise. P that are halves hold
-// kLimit, and still 2^-24: what lies 29 steps below the maximum; bf16 P and all sums lose nothing.
+// kLimit, and still 2^-24: what lies 29 steps below the maximum; bf16 P and all sums lose nothing,
+// and are small enough that no finite V makes P·V overflow. A row with a NaN, or whose scores
+// overflow, comes out with a NaN for its sum, see half_lost_rows.h.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -56,7 +58,7 @@ class HalfScores {
   // becomes of a row does not depend on its neighbours.
   __device__ __forceinline__ bool probabilities(Tile& s, float scale, Pairs& pairs,
                                                 float (&shrink)[2]) {
-    float factor[2] = {scale, scale}, tile[2];
+    float factor[2] = {scale, scale}, base[2] = {kTop - max[0], kTop - max[1]}, tile[2];
     bool moved = false;
     bool move[2] = {!(fabsf(max[0]) < kFar), !(fabsf(max[1]) < kFar)};
     for (bool any = __any_sync(~0u, move[0] || move[1]);;) {
@@ -67,11 +69,11 @@ class HalfScores {
         for (int r = 0; r < 2; ++r) {
           const float top = top_of_row(s, factor[r], r);
           if (!move[r]) continue;
-          move_maximum(s, factor[r], r, top, shrink[r]);
+          move_maximum(s, factor[r], base[r], r, top, shrink[r]);
           factor[r] = 1;
         }
       }
-      exponentials(s, factor, pairs, tile);
+      exponentials(s, factor, base, pairs, tile);
       any = __any_sync(~0u, tile[0] > kLimit || tile[1] > kLimit);
       if (!any) break;  // after two moves of a row at the latest: they leave none above the maximum
 #pragma unroll
@@ -101,7 +103,8 @@ class HalfScores {
 
  private:
   static constexpr float kNone = -INFINITY;
-  static constexpr float kTop = 5.0f, kLimit = 65504.0f;
+  // bf16: sums of P over 2^22 keys are below 1.
+  static constexpr float kTop = kBf16 ? -28.0f : 5.0f, kLimit = kBf16 ? 0x1p-17f : 65504.0f;
   // From here on the maximum, a product rounded to fp32, is too far from the exact product that it
   // is subtracted from; such rows go the way of rows without a maximum.
   static constexpr float kFar = 1 << 24;
@@ -117,21 +120,29 @@ class HalfScores {
     return row_max(top);
   }
 
-  // The row's S becomes x.
-  __device__ __forceinline__ void move_maximum(Tile& s, float factor, int r, float top,
+  // The row's S becomes x, or where that is far, x - max.
+  __device__ __forceinline__ void move_maximum(Tile& s, float factor, float& base, int r, float top,
                                                float& shrink) {
-#pragma unroll
-    for (int i = 0; i < kCount / 2; ++i) s[4 * (i >> 1) + 2 * r + (i & 1)] *= factor;
     const float next = fmaxf(max[r], top);
     if (max[r] > kNone) shrink *= cuda::exp2_approx(max[r] - next);
     max[r] = next;
+    base = kTop - next;
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) {
+      float& x = s[4 * (i >> 1) + 2 * r + (i & 1)];
+      x = __fmul_rn(x, factor);
+    }
+    if (fabsf(next) < kFar) return;
+    base = kTop;
+    if (next == kNone) return;
+#pragma unroll
+    for (int i = 0; i < kCount / 2; ++i) s[4 * (i >> 1) + 2 * r + (i & 1)] -= next;
   }
 
   __device__ __forceinline__ void exponentials(const Tile& s, const float (&factor)[2],
-                                               Pairs& pairs, float (&tile)[2]) const {
-    float base[2], sums[4] = {0, 0, 0, 0};
-#pragma unroll
-    for (int r = 0; r < 2; ++r) base[r] = max[r] > kNone ? kTop - max[r] : 0.0f;
+                                               const float (&base)[2], Pairs& pairs,
+                                               float (&tile)[2]) const {
+    float sums[4] = {0, 0, 0, 0};
 #pragma unroll
     for (int i = 0; i < kCount / 2; ++i) {
       const int r = i & 1;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/common/half2.h"
+#include "cuda/sm90/work.h"
 
 namespace sotto::sm90 {
 
@@ -43,6 +44,19 @@ struct KeyMask {
            __hlt2_mask(columns, *reinterpret_cast<const __half2*>(&to));
   }
 };
+
+// What the rows `row` and `row` + 8 see of the keys from `key` on, the thread's first column.
+__device__ __forceinline__ KeyMask mask_of_rows(const Params& p, const Work& work, int row,
+                                                int key) {
+  KeyMask seen;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int diagonal = row + 8 * r + mask_offset(p, work);
+    seen.begin[r] = first_key(p, diagonal) - key;
+    seen.end[r] = end_key(p, work, diagonal) - key;
+  }
+  return seen;
+}
 
 // Over the four threads that hold a row.
 __device__ __forceinline__ float row_max(float x) {

@@ -14,12 +14,9 @@ struct Launch {
   Params params;
 };
 
-// Lets a kernel use its shared memory on the current device; once for a plan.
-void allow_shared_memory(const void* kernel, int bytes);
-
 // One block on each multiprocessor, or fewer. The launch may begin before the kernel before it on
 // the stream has ended; kernels wait for that themselves.
-void launch(const void* kernel, int threads, int shared_bytes, int multiprocessors, Launch& what,
+void launch(CUfunction kernel, int threads, int shared_bytes, int multiprocessors, Launch& what,
             cudaStream_t stream);
 
 int multiprocessors(int device);

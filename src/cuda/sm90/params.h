@@ -14,6 +14,12 @@ struct RowView {
   std::int64_t batch = 0, head = 0, token = 0;  // strides in elements; packed: batch is 0
 };
 
+// Q, K or V of 16 bits where they lie in memory. Strides in elements; packed: batch is 0.
+struct HalfRows {
+  const void* data = nullptr;
+  std::int64_t batch = 0, head = 0, token = 0;
+};
+
 // Where the scales of one sequence begin in a packed tensor.
 enum class FirstScale : int {
   none,      // dense: at the batch stride
@@ -33,6 +39,12 @@ struct ScaleView {
   const int* cu_blocks = nullptr;
 };
 
+// A bit for each key of V in the 8-bit kernels' layout, see cuda/quantize/qkv.h.
+struct KeyBits {
+  const std::uint32_t* data = nullptr;
+  std::int64_t slot = 0;  // stride in words
+};
+
 enum class OutDtype : int { f32, f16, bf16, e4m3 };
 
 struct Params {
@@ -49,16 +61,17 @@ struct Params {
   bool bottom_right = false;
 
   // The order of work, see schedule.h.
-  int row_tiles = 0;       // dense: of a sequence; packed: of all, a bound
-  int tiles = 0;           // row_tiles · heads (· batch)
-  int heads_together = 1;  // heads whose K and V stay in L2 at the same time
-  unsigned* next_tile = nullptr;
+  int row_tiles = 0;              // dense: of a sequence; packed: of all, a bound
+  int tiles = 0;                  // row_tiles · heads (· batch)
+  int heads_together = 1;         // heads whose K and V stay in L2 at the same time
+  unsigned* next_tile = nullptr;  // null: each block has its own
 
   // Scores: x = S · q_scale · k_scale · scale_log2 (+ bias), in units of log 2.
   float scale_log2 = 0;
   float softcap_log2 = 0;  // 0: none
   bool fast = false;       // see Recipe::fast
   ScaleView q_scale, k_scale, v_scale;
+  KeyBits bad_keys;              // of 8-bit V: those that make NaN of the rows that see them
   RowView row_bias;              // natural units; see Smoothing::row_bias
   const float* sinks = nullptr;  // [heads_q], natural units
   std::int64_t sink_stride = 0;
@@ -73,6 +86,10 @@ struct Params {
   RowView v_mean;                    // [batch, heads_kv, dim_v], added to the output
   int dim_v = 0;                     // columns that are stored
   int hadamard_block = 0;            // size of the transform to undo; 0: none
+
+  // 16-bit kernels, for rows whose scores overflow.
+  HalfRows q_rows, k_rows, v_rows;
+  int dim_qk = 0;
 };
 
 }  // namespace sotto::sm90

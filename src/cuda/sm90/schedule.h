@@ -1,6 +1,7 @@
 // Which tile of query rows comes next. Blocks live as long as the kernel and take tiles from one
-// counter. Heads whose K and V fit into L2 together are worked on together; under a mask that gives
-// later rows more keys, long rows come first, so that the short ones fill the end.
+// counter, which a grid with a block for each tile does without. Heads whose K and V fit
+// into L2 together are worked on together; under a mask that gives later rows more keys, long rows
+// come first, so that the short ones fill the end.
 #pragma once
 
 #include "cuda/sm90/work.h"
@@ -80,6 +81,16 @@ __device__ __forceinline__ bool work_at(const Params& p, int tile, int lane, Wor
   if (index < 0 || index >= tiles) return false;
   work.row = (long_rows_first ? tiles - 1 - index : index) * kRows;
   return true;
+}
+
+// The number of a block's next tile after `tile`, -1 at first; p.tiles and more: there is none.
+// Called by a whole warp.
+__device__ __forceinline__ int next_tile(const Params& p, int tile, int lane) {
+  if (p.next_tile == nullptr) {
+    return static_cast<int>(tile < 0 ? blockIdx.x : tile + gridDim.x);
+  }
+  if (lane == 0) tile = static_cast<int>(atomicAdd(p.next_tile, 1u));
+  return __shfl_sync(~0u, tile, 0);
 }
 
 }  // namespace sotto::sm90

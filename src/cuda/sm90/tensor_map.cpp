@@ -1,31 +1,13 @@
 #include "cuda/sm90/tensor_map.h"
 
-#include <cudaTypedefs.h>
-#include <cuda_runtime.h>
 #include <fmt/format.h>
 
 #include <array>
 
-#include "cuda/error.h"
+#include "cuda/driver.h"
 
 namespace sotto::sm90 {
 namespace {
-
-// The driver's function, without linking against the driver.
-PFN_cuTensorMapEncodeTiled_v12000 encoder() {
-  static const auto function = [] {
-    void* entry = nullptr;
-    cudaDriverEntryPointQueryResult found;
-    cuda::check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
-                                                 cudaEnableDefault, &found),
-                "looking for cuTensorMapEncodeTiled in the driver");
-    if (found != cudaDriverEntryPointSuccess) {
-      throw Error("the driver has no cuTensorMapEncodeTiled: it is older than CUDA 12.0");
-    }
-    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(entry);
-  }();
-  return function;
-}
 
 CUtensorMapDataType data_type(Dtype dtype) {
   switch (dtype) {
@@ -60,12 +42,17 @@ CUtensorMap encode(const Tensor& tensor, void* if_empty, std::array<std::int64_t
     const bool matters = sizes[i] > 1 && tensor.numel() > 0;
     if (i > 0) steps[i - 1] = matters ? static_cast<cuuint64_t>(strides[i - 1] * bytes) : 16;
   }
+  static const auto encode_tiled =
+      cuda::driver_function<PFN_cuTensorMapEncodeTiled_v12000>("cuTensorMapEncodeTiled");
+  if (encode_tiled == nullptr) {
+    throw Error("the driver has no cuTensorMapEncodeTiled: it is older than CUDA 12.0");
+  }
   CUtensorMap map;
   const CUresult result =
-      encoder()(&map, data_type(tensor.dtype), kRank, tensor.numel() == 0 ? if_empty : tensor.data,
-                dims.data(), steps.data(), box.data(), every.data(), CU_TENSOR_MAP_INTERLEAVE_NONE,
-                swizzle(box[0] * bytes), CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+      encode_tiled(&map, data_type(tensor.dtype), kRank,
+                   tensor.numel() == 0 ? if_empty : tensor.data, dims.data(), steps.data(),
+                   box.data(), every.data(), CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle(box[0] * bytes),
+                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     throw Error(fmt::format("the copy engine cannot read {}: cuTensorMapEncodeTiled returned {}",
                             to_string(tensor), static_cast<int>(result)));

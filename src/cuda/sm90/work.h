@@ -72,6 +72,12 @@ __device__ __forceinline__ std::int64_t row_offset(const RowView& view, const Wo
          static_cast<std::int64_t>(work.token_q + row) * view.token;
 }
 
+// What is added to the scores of a row, in units of log 2; 0 for rows that are not there.
+__device__ __forceinline__ float bias_of_row(const Params& p, const Work& work, int row) {
+  if (p.row_bias.data == nullptr || row >= work.rows) return 0.0f;
+  return __ldg(p.row_bias.data + row_offset(p.row_bias, work, row)) * kLog2e;
+}
+
 // The scales of one head of one sequence.
 struct HeadScales {
   const float* data;
