@@ -44,7 +44,8 @@ class Fp8Consumer {
   }
 
  private:
-  using Scores = std::conditional_t<kConfig.int8, Int8Scores<kKeys>, E4m3Scores<kKeys>>;
+  using Scores = std::conditional_t<kConfig.int8, Int8Scores<kKeys, kConfig.fast>,
+                                    E4m3Scores<kKeys, kConfig.fast>>;
   static constexpr int kParts = kConfig.parts;
   static constexpr int kPartColumns = kConfig.dim_v / kParts;
   using Part = cuda::MmaRs<cuda::E4m3ToF32, kPartColumns>;
@@ -241,7 +242,7 @@ class Fp8Consumer {
       release(memory_.k_empty(stage), lane);
       if (tiles.end - tiles.begin == 1) release(memory_.q_empty(), lane);
       prepare(tiles.end - 1, true, shrink);
-      scores.encode(p_, s, codes);
+      scores.encode(s, codes);
 
       // S of tile n, P·V of the one before it.
       for (int n = tiles.end - 2; n >= tiles.begin; --n) {
@@ -285,7 +286,7 @@ class Fp8Consumer {
             for (int i = 0; i < kConfig.dim_v / 2; ++i) o[i] *= shrink[i >> 1 & 1];
           }
         });
-        scores.encode(p_, s, codes);
+        scores.encode(s, codes);
       }
 
       // P·V of the last tile.
@@ -326,7 +327,7 @@ class Fp8Consumer {
     for (int r = 0; r < 2; ++r) {
       const float total = scores.sum[r];
       factor[r] = finish_row(p_, work, first + 8 * r, (lane & 3) == 0 && first + 8 * r < work.rows,
-                             scores.log2_sum(p_, r, total), total);
+                             scores.log2_sum(r, total), total);
     }
     if (cuda::warp_uniform(slot.bad_keys)) spoil_rows(p_, work, first, lane, factor);
     store_rows<kConfig.dim_v>(p_, work, first, lane, o, factor, scores.sum);

@@ -28,7 +28,7 @@
 
 namespace sotto::sm90 {
 
-template <int kKeys>
+template <int kKeys, bool kFast>
 class Int8Scores {
  public:
   using Mma = cuda::MmaSs<cuda::Int8ToS32, kKeys>;
@@ -108,13 +108,29 @@ class Int8Scores {
     return find;
   }
 
-  __device__ __forceinline__ void encode(const Params& p, const Tile& s, Codes& codes) const {
-    // Two ifs: with an else, ptxas copies every score once more.
-    if (!p.fast) encode<false>(s, codes);
-    if (__builtin_expect(p.fast, 0)) encode<true>(s, codes);
+  __device__ __forceinline__ void encode(const Tile& y, Codes& codes) const {
+#pragma unroll
+    for (int u = 0; u < kKeys / 8; ++u) {
+      const int r = u & 1, j = u / 2 * 2;
+      const bool direct = u / 2 * 5 % 8 < kDirect;
+      const std::uint32_t floor = direct ? kCodeFloor : kExpFloor;
+      const Half2 a = __viaddmax_s16x2(y[2 * j + r], bits_[r], floor);
+      const Half2 b = __viaddmax_s16x2(y[2 * j + 2 + r], bits_[r], floor);
+      if (direct && kFast) {
+        codes[u] = cuda::select_bytes(cuda::fma2(a, cuda::twice_constant(8), kCodeBase),
+                                      cuda::fma2(b, cuda::twice_constant(8), kCodeBase), 0x6420);
+      } else if (direct) {
+        codes[u] = cuda::select_bytes(code(a), code(b), 0x6420);
+      } else {
+        // The linear code's P are too large by 2^0.0566 on average.
+        const Half2 shift = cuda::twice_constant(kFast ? -55 + 0.0625 : -55);
+        codes[u] =
+            cuda::to_e4m3(cuda::exp2_2(cuda::add2(a, shift)), cuda::exp2_2(cuda::add2(b, shift)));
+      }
+    }
   }
 
-  __device__ __forceinline__ float log2_sum(const Params&, int row, float total) const {
+  __device__ __forceinline__ float log2_sum(int row, float total) const {
     if (total != total) return total;
     return max[row] > kNone ? max[row] - kTop + cuda::log2_approx(total) : -INFINITY;
   }
@@ -263,29 +279,6 @@ class Int8Scores {
     return cuda::fma2(curve, h, base);
   }
   static constexpr Half2 kCodeBase = cuda::twice_constant(1024 + 56 - 8 * 55);
-
-  template <bool kFast>
-  __device__ __forceinline__ void encode(const Tile& y, Codes& codes) const {
-#pragma unroll
-    for (int u = 0; u < kKeys / 8; ++u) {
-      const int r = u & 1, j = u / 2 * 2;
-      const bool direct = u / 2 * 5 % 8 < kDirect;
-      const std::uint32_t floor = direct ? kCodeFloor : kExpFloor;
-      const Half2 a = __viaddmax_s16x2(y[2 * j + r], bits_[r], floor);
-      const Half2 b = __viaddmax_s16x2(y[2 * j + 2 + r], bits_[r], floor);
-      if (direct && kFast) {
-        codes[u] = cuda::select_bytes(cuda::fma2(a, cuda::twice_constant(8), kCodeBase),
-                                      cuda::fma2(b, cuda::twice_constant(8), kCodeBase), 0x6420);
-      } else if (direct) {
-        codes[u] = cuda::select_bytes(code(a), code(b), 0x6420);
-      } else {
-        // The linear code's P are too large by 2^0.0566 on average.
-        const Half2 shift = cuda::twice_constant(kFast ? -55 + 0.0625 : -55);
-        codes[u] =
-            cuda::to_e4m3(cuda::exp2_2(cuda::add2(a, shift)), cuda::exp2_2(cuda::add2(b, shift)));
-      }
-    }
-  }
   static constexpr int kDirect = 7;  // of 8
 
   std::uint32_t multiplier_[2], offset_[2];  // t = S·multiplier + offset
