@@ -175,8 +175,7 @@ const Kernel<Fp8Config>* find_fp8_kernel(const Problem& p) {
   for (const Kernel<Fp8Config>& kernel : fp8_kernels()) {
     const Fp8Config& c = kernel.config;
     const bool fits = c.int8 == (p.dtype_q == Dtype::i8) && (c.two_level || !safe) &&
-                      (p.fast || !c.fast) &&
-                      p.dim_qk <= c.dim_qk && p.dim_v <= c.dim_v &&
+                      (p.fast || !c.fast) && p.dim_qk <= c.dim_qk && p.dim_v <= c.dim_v &&
                       (c.keys <= kBlock || !has_block_scales(p));
     if (fits && (best == nullptr || better(c, best->config))) best = &kernel;
   }
