@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "cuda/error.h"
 #include "sotto/error.h"
 
 namespace sotto::cuda {
@@ -33,6 +34,18 @@ inline void check_driver(CUresult result, std::string_view while_doing) {
   if (describe != nullptr) describe(result, &text);
   throw Error(std::string(while_doing) + ": " + (text != nullptr ? text : "unknown error") +
               " (driver error " + std::to_string(result) + ")");
+}
+
+// What `call`, of a function of the driver, returns. A thread that has asked nothing of the runtime
+// yet has a current device of which the driver does not know: it is told, and called again.
+template <class Call>
+CUresult call_driver(const Call& call) {
+  const CUresult result = call();
+  if (result != CUDA_ERROR_INVALID_CONTEXT) return result;
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the current device");
+  check(cudaSetDevice(device), "making the device's context current");
+  return call();
 }
 
 }  // namespace sotto::cuda

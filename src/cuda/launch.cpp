@@ -31,16 +31,8 @@ void launch(CUfunction function, const LaunchShape& shape, void** arguments, cud
   config.hStream = stream;
   config.attrs = &early;
   config.numAttrs = shape.dependent ? 1 : 0;
-  CUresult result = launch_kernel(&config, function, arguments, nullptr);
-  if (result == CUDA_ERROR_INVALID_CONTEXT) {
-    // A thread that has asked nothing of the runtime yet: it has a current device, but the driver
-    // does not know.
-    int device = 0;
-    check(cudaGetDevice(&device), "asking for the current device");
-    check(cudaSetDevice(device), "making the device's context current");
-    result = launch_kernel(&config, function, arguments, nullptr);
-  }
-  check_driver(result, "launching a kernel");
+  check_driver(call_driver([&] { return launch_kernel(&config, function, arguments, nullptr); }),
+               "launching a kernel");
 }
 
 }  // namespace sotto::cuda

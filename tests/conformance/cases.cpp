@@ -20,6 +20,9 @@ const std::vector<Family>& families() {
            "h2/1 d{64,96,128,192/128,256} q70 k130 in={bf16,f16,e4m3,i8/i8/e4m3} out=bf16 causal "
            "lse",
            "h2/1 d{64,128} q70 k300 in={e4m3,i8/i8/e4m3} out=bf16 plain",
+           "h2/1 d128 q70 k300 in={e4m3,i8/i8/e4m3} out=bf16 {fast,fast plain}",
+           "h2/1 d128 q{70,190} k2300 in=e4m3 out=bf16 "
+           "{causal_br lse,window=700/30,softcap20 lse,fast}",
            "h2/1 d128 q70 k300 in={e4m3,i8/i8/e4m3} out=bf16 sq=block128 sk=block128 sv=block128",
            "b5 h16/2 d128 q130 k40 in={bf16,f16} out=bf16",
        }},

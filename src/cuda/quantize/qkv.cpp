@@ -182,8 +182,8 @@ QkvQuantizer::QkvQuantizer(const AttentionArgs& args, const SdpaOptions& options
     fixed_rope_ = !options.rope              ? RopeKind::none
                   : options.rope.interleaved ? RopeKind::interleaved
                                              : RopeKind::halves;
-    const FixedWriters writers = bf16 ? writers_for<__nv_bfloat16>(fixed_rope_)
-                                      : writers_for<__half>(fixed_rope_);
+    const FixedWriters writers =
+        bf16 ? writers_for<__nv_bfloat16>(fixed_rope_) : writers_for<__half>(fixed_rope_);
     const bool int8 = recipe_.qk == QkFormat::int8;
     write_fixed_ = load(writers.kernels[hadamard_qk(recipe_)][int8], kernels.write_bytes);
   }

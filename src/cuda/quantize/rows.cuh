@@ -73,7 +73,7 @@ class RowReader {
   __device__ __forceinline__ float q(const Ring& ring, const G& group, const WorkItem& item,
                                      int pass, RowPart& x) {
     transformed(ring, group, item, pass, x);
-    return item.mean == nullptr ? 0.0f : row_sum<kWidth>(dot_mean(ring, group, x));
+    return item.mean == nullptr ? 0.0f : dot_mean(ring, group, x);
   }
   __device__ __forceinline__ void k(const Ring& ring, const G& group, const WorkItem& item,
                                     int pass, RowPart& x) {
@@ -121,16 +121,27 @@ class RowReader {
     for (float& value : x) value = 0.0f;
   }
 
+  // Where products are beyond floats, they are added up at another size: a finite row has a finite
+  // result.
   __device__ static __forceinline__ float dot_mean(const Ring& ring, const G& group,
                                                    const RowPart& x) {
+    constexpr float kSize = 0x1p-64f, kLargest = 0x1p126f;
+    const float dot = row_sum<kWidth>(dot_part(ring, group, x, 1.0f));
+    if (__all_sync(~0u, is_finite(dot))) return dot;
+    const float small = row_sum<kWidth>(dot_part(ring, group, x, kSize));
+    if (is_finite(dot) || !is_finite(small)) return dot;
+    return fminf(fmaxf(small / kSize / kSize, -kLargest), kLargest);
+  }
+  __device__ static __forceinline__ float dot_part(const Ring& ring, const G& group,
+                                                   const RowPart& x, float size) {
     float dot = 0.0f;
 #pragma unroll
     for (int i = 0; i < kChannelsPerLane; i += 4) {
       const float4 mean = ring.mean(group, i / kChunkChannels)[i / 4 % 2];
-      dot = __fmaf_rn(x[i], mean.x, dot);
-      dot = __fmaf_rn(x[i + 1], mean.y, dot);
-      dot = __fmaf_rn(x[i + 2], mean.z, dot);
-      dot = __fmaf_rn(x[i + 3], mean.w, dot);
+      dot = __fmaf_rn(x[i] * size, mean.x * size, dot);
+      dot = __fmaf_rn(x[i + 1] * size, mean.y * size, dot);
+      dot = __fmaf_rn(x[i + 2] * size, mean.z * size, dot);
+      dot = __fmaf_rn(x[i + 3] * size, mean.w * size, dot);
     }
     return dot;
   }

@@ -10,8 +10,8 @@
 
 namespace sotto::cuda {
 
-// What each kernel of the quantiser begins with. The first waits for what came before the quantiser;
-// when that has ended, the others may read the inputs, too.
+// What each kernel of the quantiser begins with. The first waits for what came before the
+// quantiser; when that has ended, the others may read the inputs, too.
 __device__ __forceinline__ void begin_kernel(const QkvParams& params) {
   if (params.is_first) wait_for_prior_kernel();
   launch_dependents();

@@ -169,12 +169,13 @@ const Kernel<Fp8Config>* find_fp8_kernel(const Problem& p) {
     const int size_a = a.dim_qk + a.dim_v, size_b = b.dim_qk + b.dim_v;
     if (size_a != size_b) return size_a < size_b;
     if (a.two_level != b.two_level) return a.two_level == safe;
+    if (a.fast != b.fast) return a.fast == p.fast;
     return brief ? a.keys < b.keys : a.keys > b.keys;
   };
   for (const Kernel<Fp8Config>& kernel : fp8_kernels()) {
     const Fp8Config& c = kernel.config;
     const bool fits = c.int8 == (p.dtype_q == Dtype::i8) && (c.two_level || !safe) &&
-                      p.dim_qk <= c.dim_qk && p.dim_v <= c.dim_v &&
+                      (p.fast || !c.fast) && p.dim_qk <= c.dim_qk && p.dim_v <= c.dim_v &&
                       (c.keys <= kBlock || !has_block_scales(p));
     if (fits && (best == nullptr || better(c, best->config))) best = &kernel;
   }

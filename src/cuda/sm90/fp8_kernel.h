@@ -44,7 +44,8 @@ class Fp8Consumer {
   }
 
  private:
-  using Scores = std::conditional_t<kConfig.int8, Int8Scores<kKeys>, E4m3Scores<kKeys>>;
+  using Scores = std::conditional_t<kConfig.int8, Int8Scores<kKeys, kConfig.fast>,
+                                    E4m3Scores<kKeys, kConfig.fast>>;
   static constexpr int kParts = kConfig.parts;
   static constexpr int kPartColumns = kConfig.dim_v / kParts;
   using Part = cuda::MmaRs<cuda::E4m3ToF32, kPartColumns>;
@@ -241,7 +242,7 @@ class Fp8Consumer {
       release(memory_.k_empty(stage), lane);
       if (tiles.end - tiles.begin == 1) release(memory_.q_empty(), lane);
       prepare(tiles.end - 1, true, shrink);
-      scores.encode(p_, s, codes);
+      scores.encode(s, codes);
 
       // S of tile n, P·V of the one before it.
       for (int n = tiles.end - 2; n >= tiles.begin; --n) {
@@ -260,8 +261,6 @@ class Fp8Consumer {
         cuda::mma_fence();
         issue_scores(stage);
         cuda::mma_commit();
-        bool find_again = false;
-        if constexpr (kConfig.int8) find_again = set_units();
         if constexpr (kParts > 1) {
           cuda::mma_wait<1>();
           cuda::pin(part);
@@ -271,6 +270,8 @@ class Fp8Consumer {
         }
         with_last([&](auto& last) {
           issue_last(last, before);
+          bool find_again = false;
+          if constexpr (kConfig.int8) find_again = set_units();
           cuda::mma_wait<1>();
           cuda::pin(s);
           release(memory_.k_empty(stage), lane);
@@ -285,7 +286,7 @@ class Fp8Consumer {
             for (int i = 0; i < kConfig.dim_v / 2; ++i) o[i] *= shrink[i >> 1 & 1];
           }
         });
-        scores.encode(p_, s, codes);
+        scores.encode(s, codes);
       }
 
       // P·V of the last tile.
@@ -326,7 +327,7 @@ class Fp8Consumer {
     for (int r = 0; r < 2; ++r) {
       const float total = scores.sum[r];
       factor[r] = finish_row(p_, work, first + 8 * r, (lane & 3) == 0 && first + 8 * r < work.rows,
-                             scores.log2_sum(p_, r, total), total);
+                             scores.log2_sum(r, total), total);
     }
     if (cuda::warp_uniform(slot.bad_keys)) spoil_rows(p_, work, first, lane, factor);
     store_rows<kConfig.dim_v>(p_, work, first, lane, o, factor, scores.sum);
@@ -435,11 +436,13 @@ __global__ void __launch_bounds__(Fp8Layout<Instance::kConfig>::kThreads, 1)
   shared.set_up();
   cuda::wait_for_prior_kernel();
   const int warpgroup = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128, 0);
+  // INT8 scores and 256 sums a row take all there is.
+  constexpr bool kMany = kConfig.int8 && kConfig.dim_v == 256;
   if (warpgroup == 0) {
-    cuda::give_registers<kConfig.warpgroups == 3 ? 32 : 40>();
+    cuda::give_registers<kConfig.warpgroups == 3 ? 32 : kMany ? 24 : 40>();
     if (threadIdx.x < 32) produce(params, shared, q, k, v);
   } else {
-    cuda::take_registers<kConfig.warpgroups == 3 ? 160 : 232>();
+    cuda::take_registers<kConfig.warpgroups == 3 ? 160 : kMany ? 240 : 232>();
     Fp8Consumer<kConfig>(params, shared).consume(warpgroup - 1);
   }
 }

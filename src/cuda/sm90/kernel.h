@@ -14,6 +14,7 @@ struct Fp8Config {
   int stages;      // tiles of keys in shared memory
   bool two_level;  // P·V of a tile is added up in fp32: Accumulation::safe
   int parts;       // of P·V along dim_v; 1 unless two_level
+  bool fast;       // the cheaper softmax of Recipe::fast
 };
 
 struct HalfConfig {

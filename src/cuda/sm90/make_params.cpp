@@ -75,7 +75,6 @@ Params make_params(const AttentionArgs& args, const Problem& problem, int rows,
 
   p.scale_log2 = problem.scale * kLog2e;
   p.softcap_log2 = std::min(problem.softcap, 1e30f) * kLog2e;
-  p.fast = problem.fast;
   p.row_bias = head_major(args.smoothing.row_bias);
   p.sinks = floats(args.sinks);
   p.sink_stride = args.sinks ? args.sinks.stride(0) : 0;

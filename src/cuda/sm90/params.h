@@ -69,7 +69,6 @@ struct Params {
   // Scores: x = S · q_scale · k_scale · scale_log2 (+ bias), in units of log 2.
   float scale_log2 = 0;
   float softcap_log2 = 0;  // 0: none
-  bool fast = false;       // see Recipe::fast
   ScaleView q_scale, k_scale, v_scale;
   KeyBits bad_keys;              // of 8-bit V: those that make NaN of the rows that see them
   RowView row_bias;              // natural units; see Smoothing::row_bias

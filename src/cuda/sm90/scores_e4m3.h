@@ -19,7 +19,7 @@
 
 namespace sotto::sm90 {
 
-template <int kKeys>
+template <int kKeys, bool kFast>
 class E4m3Scores {
  public:
   using Mma = cuda::MmaSs<cuda::E4m3ToF16, kKeys>;
@@ -49,7 +49,7 @@ class E4m3Scores {
       // Not 0, which would make NaN of what is hidden.
       if ((factor_[r] & 0x7fffu) == 0) factor_[r] = 0x00010001u;
     }
-    set_constants(p);
+    set_constants();
     return relative_;
   }
 
@@ -88,17 +88,35 @@ class E4m3Scores {
   }
 
   // P of a tile that was prepared.
-  __device__ __forceinline__ void encode(const Params& p, const Tile& s, Codes& codes) const {
-    if (__builtin_expect(p.fast, 0)) {
-      encode<true>(s, codes);
-    } else {
-      encode<false>(s, codes);
+  __device__ __forceinline__ void encode(const Tile& s, Codes& codes) const {
+    Half2 sixteenth[2], rest[2], exponent[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      sixteenth[r] = cuda::mul2(factor_[r], cuda::twice_constant(0.0625));
+      const Half2 k = cuda::sub2(add_[r], cuda::twice_constant(kMagic));
+      rest[r] = cuda::fma2(k, cuda::twice_constant(8), cuda::twice_constant(1083));
+      exponent[r] = cuda::add2(k, cuda::twice_constant(kGain));
+    }
+#pragma unroll
+    for (int u = 0; u < kKeys / 8; ++u) {
+      const int r = u & 1, j = u / 2 * 2;
+      const bool direct = u / 2 * 5 % 8 < 4;
+      const Half2 a = s[2 * j + r], b = s[2 * j + 2 + r];
+      if (kFast) {
+        codes[u] = cuda::select_bytes(fast_code(a, sixteenth[r], r), fast_code(b, sixteenth[r], r),
+                                      0x6420);
+      } else if (direct) {
+        codes[u] = cuda::select_bytes(code(a, r, rest[r]), code(b, r, rest[r]), 0x6420);
+      } else {
+        codes[u] = cuda::to_e4m3(cuda::exp2_2(cuda::fma2(a, factor_[r], exponent[r])),
+                                 cuda::exp2_2(cuda::fma2(b, factor_[r], exponent[r])));
+      }
     }
   }
 
   // log2 of what the sum of a row's P counts.
-  __device__ __forceinline__ float log2_sum(const Params& p, int row, float total) const {
-    const float gain = p.fast ? kFastGain : kGain;
+  __device__ __forceinline__ float log2_sum(int row, float total) const {
+    const float gain = kFast ? kFastGain : kGain;
     if (total != total) return total;
     return max[row] > kNone ? max[row] - kTop - gain + cuda::log2_approx(total) : -INFINITY;
   }
@@ -167,7 +185,7 @@ class E4m3Scores {
       shrink[r] = cuda::exp2_approx(max[r] - next[r]);
       max[r] = next[r];
     }
-    set_constants(p);
+    set_constants();
   }
 
   __device__ __forceinline__ float unit(int row) const { return cuda::low_of(factor_[row]); }
@@ -182,7 +200,7 @@ class E4m3Scores {
     return cuda::twice(fabsf(shift) > kLargestUnit ? copysignf(kLargestUnit, shift) : shift);
   }
 
-  __device__ __forceinline__ void set_constants(const Params& p) {
+  __device__ __forceinline__ void set_constants() {
     std::uint32_t bits[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -191,7 +209,7 @@ class E4m3Scores {
                          : is_far(max[r]) ? rintf(max[r] - cuda::low_of(shift(r)) * unit(r))
                                           : max[r];
       const float k = kTop - base;
-      add_[r] = cuda::twice(p.fast ? (k + 7.0f) / 16.0f : k + kMagic);
+      add_[r] = cuda::twice(kFast ? (k + 7.0f) / 16.0f : k + kMagic);
       const float limit = (base + kSlack) / unit(r);
       bits[r] = max[r] > kNone ? __half_as_ushort(__float2half_rd(limit)) : 0xfc00u;
     }
@@ -212,33 +230,6 @@ class E4m3Scores {
   __device__ __forceinline__ Half2 fast_code(Half2 s, Half2 factor, int r) const {
     return cuda::fma2(cuda::fma2_sat(s, factor, add_[r]), cuda::twice_constant(128),
                       cuda::twice_constant(1024));
-  }
-
-  template <bool kFast>
-  __device__ __forceinline__ void encode(const Tile& s, Codes& codes) const {
-    Half2 sixteenth[2], rest[2], exponent[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      sixteenth[r] = cuda::mul2(factor_[r], cuda::twice_constant(0.0625));
-      const Half2 k = cuda::sub2(add_[r], cuda::twice_constant(kMagic));
-      rest[r] = cuda::fma2(k, cuda::twice_constant(8), cuda::twice_constant(1083));
-      exponent[r] = cuda::add2(k, cuda::twice_constant(kGain));
-    }
-#pragma unroll
-    for (int u = 0; u < kKeys / 8; ++u) {
-      const int r = u & 1, j = u / 2 * 2;
-      const bool direct = u / 2 * 5 % 8 < 4;
-      const Half2 a = s[2 * j + r], b = s[2 * j + 2 + r];
-      if (kFast) {
-        codes[u] = cuda::select_bytes(fast_code(a, sixteenth[r], r), fast_code(b, sixteenth[r], r),
-                                      0x6420);
-      } else if (direct) {
-        codes[u] = cuda::select_bytes(code(a, r, rest[r]), code(b, r, rest[r]), 0x6420);
-      } else {
-        codes[u] = cuda::to_e4m3(cuda::exp2_2(cuda::fma2(a, factor_[r], exponent[r])),
-                                 cuda::exp2_2(cuda::fma2(b, factor_[r], exponent[r])));
-      }
-    }
   }
 
   Half2 factor_[2];  // x = S·factor

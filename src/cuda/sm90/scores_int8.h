@@ -4,13 +4,13 @@
 // running maximum. Every score is turned into fixed point by one multiply-add,
 //     t = S·rint(unit·2^21) + rint((kTop - max)·2^21 + lost·pivot) + 2^15,
 // whose upper half is x - max + kTop in units of 1/32, rounded, whatever the scales. The multiplier
-// has few bits where S is large (40 and less with outliers): what its rounding loses, lost =
-// unit·2^21
-// - rint(unit·2^21), is put right for the row's largest score, the pivot, and nearly so for those
-// that count beside it. One packed add-and-floor then makes of the upper half the bits of the half
-// number x - max + kTop + 55 (a half between 32 and 64 counts in units of 1/32). From there
+// has few bits where S is large (a value of 40 and less with outlier channels). What its rounding
+// loses, lost = unit·2^21 - rint(unit·2^21), is put right for the row's largest score, the pivot,
+// and nearly so for those that count beside it. One packed add-and-floor then makes of the upper
+// half the bits of the half number x - max + kTop + 55 (one between 32 and 64 counts in units of
+// 1/32). From there
 //     n + h = that number, n an integer, 0 <= h < 1;   code = 8·n + (2.7·h + 5.22)·h + constant
-// for three of four probabilities, the exponential unit and a conversion for the others.
+// for seven of eight probabilities, the exponential unit and a conversion for the others.
 //
 // t must not wrap: |x - max| < 1024, hence |x| <= 500, which holds where |q|·|k|·unit does. Rows
 // where it may not (logits of hundreds) are converted through floats and clamped instead; that
@@ -28,7 +28,7 @@
 
 namespace sotto::sm90 {
 
-template <int kKeys>
+template <int kKeys, bool kFast>
 class Int8Scores {
  public:
   using Mma = cuda::MmaSs<cuda::Int8ToS32, kKeys>;
@@ -45,8 +45,7 @@ class Int8Scores {
       pivot_[r] = 0;
     }
     limit_ = cuda::twice(kLimit);
-    unseen_ = true;
-    far_ = false;
+    odd_ = kUnseen;
   }
 
   // Before each tile. `units`: of the rows, x = S·unit; `bound`: no |x| of the warp's rows exceeds
@@ -54,9 +53,10 @@ class Int8Scores {
   __device__ __forceinline__ bool set_units(const Params& p, const float (&units)[2], float bound) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) set_line(r, p.softcap_log2 > 0 ? kUnit : units[r]);
+    cuda::pin(offset_);  // here, beside the products, not where the scores wait for it
     const float reach = p.softcap_log2 > 0 ? p.softcap_log2 : bound;
-    wide_ = far_ || !(bound >= 0 && reach <= kWidest);
-    return wide_ || unseen_;
+    wide_ = odd_ == kFar || !(bound >= 0 && reach <= kWidest);
+    return wide_ || odd_ != kNoRow;
   }
 
   __device__ __forceinline__ bool is_rare() const { return false; }
@@ -91,8 +91,7 @@ class Int8Scores {
     }
 #pragma unroll
     for (int i = 0; i < kPairs; ++i) {
-      const std::uint32_t m = static_cast<std::uint32_t>(multiplier_[i & 1]);
-      const std::uint32_t n = static_cast<std::uint32_t>(offset_[i & 1]);
+      const std::uint32_t m = multiplier_[i & 1], n = offset_[i & 1];
       s[i] = cuda::select_bytes(s[2 * i] * m + n, s[2 * i + 1] * m + n, 0x7632);
     }
     bits_[0] = bits_[1] = kBits;
@@ -103,21 +102,35 @@ class Int8Scores {
       top = tile_top(s);
     }
     if (__any_sync(~0u, is_above(top))) {
-      float unit[2];
-      units(unit);
-      move_maxima(top, unit, find, shrink);
+      move_maxima(top, find, shrink);
       return true;
     }
     return find;
   }
 
-  __device__ __forceinline__ void encode(const Params& p, const Tile& s, Codes& codes) const {
-    // Two ifs: with an else, ptxas copies every score once more.
-    if (!p.fast) encode<false>(s, codes);
-    if (__builtin_expect(p.fast, 0)) encode<true>(s, codes);
+  __device__ __forceinline__ void encode(const Tile& y, Codes& codes) const {
+#pragma unroll
+    for (int u = 0; u < kKeys / 8; ++u) {
+      const int r = u & 1, j = u / 2 * 2;
+      const bool direct = u / 2 * 5 % 8 < kDirect;
+      const std::uint32_t floor = direct ? kCodeFloor : kExpFloor;
+      const Half2 a = __viaddmax_s16x2(y[2 * j + r], bits_[r], floor);
+      const Half2 b = __viaddmax_s16x2(y[2 * j + 2 + r], bits_[r], floor);
+      if (direct && kFast) {
+        codes[u] = cuda::select_bytes(cuda::fma2(a, cuda::twice_constant(8), kCodeBase),
+                                      cuda::fma2(b, cuda::twice_constant(8), kCodeBase), 0x6420);
+      } else if (direct) {
+        codes[u] = cuda::select_bytes(code(a), code(b), 0x6420);
+      } else {
+        // The linear code's P are too large by 2^0.0566 on average.
+        const Half2 shift = cuda::twice_constant(kFast ? -55 + 0.0625 : -55);
+        codes[u] =
+            cuda::to_e4m3(cuda::exp2_2(cuda::add2(a, shift)), cuda::exp2_2(cuda::add2(b, shift)));
+      }
+    }
   }
 
-  __device__ __forceinline__ float log2_sum(const Params&, int row, float total) const {
+  __device__ __forceinline__ float log2_sum(int row, float total) const {
     if (total != total) return total;
     return max[row] > kNone ? max[row] - kTop + cuda::log2_approx(total) : -INFINITY;
   }
@@ -131,13 +144,14 @@ class Int8Scores {
   static constexpr float kWidest = 500.0f;
   // A row's maximum and the sum of its P where few keys dominate.
   static constexpr float kPeak = 7.0f, kPeakSum = 8 * 256.0f;
-  static constexpr float kLargestScore = 1 << 22;  // dim 256 · 127 · 127, rounded up
   static constexpr int kStepBits = 5;
   static constexpr float kSteps = 1 << kStepBits;                 // fixed point: 1/32
   static constexpr float kUnit = 1.0f / (1 << (16 + kStepBits));  // of t
   static constexpr float kOffset = kTop / kUnit + 0x8000;         // of t, before the maximum
   static constexpr float kLargestUnit = 1e30f;
   static constexpr int kHidden = -2147483647 - 1;
+  // A maximum beyond kWidest may lie further out than anything in a later tile.
+  static constexpr int kNoRow = 0, kUnseen = 1, kFar = 2;
   // A half in [32, 64) has the bits 0x5000 + 32·(value - 32); ours is x' + 55.
   static constexpr std::uint32_t bits_of(int x) {
     return 0x5000u + static_cast<std::uint32_t>((x + 23) * 32);
@@ -195,9 +209,7 @@ class Int8Scores {
       far |= max[r] > kNone && fabsf(max[r]) > kWidest;
       set_line(r, unit[r]);
     }
-    unseen_ = __any_sync(~0u, unseen);
-    // An earlier tile's maximum may lie further out than anything in a later one.
-    far_ = __any_sync(~0u, far);
+    odd_ = __any_sync(~0u, far) ? kFar : __any_sync(~0u, unseen) ? kUnseen : kNoRow;
     if (!wide_) return;
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
@@ -208,12 +220,11 @@ class Int8Scores {
           __float2int_rn(fminf(fmaxf(x, -kWidest), kWidest) * (1 / kUnit)));
     }
     multiplier_[0] = multiplier_[1] = 1;
-    offset_[0] = offset_[1] = static_cast<int>(kOffset);
+    offset_[0] = offset_[1] = static_cast<std::uint32_t>(kOffset);
   }
 
   // `top`: the thread's largest y of row 0 and of row 1. What is above kTop is taken off by bits_.
-  __device__ __forceinline__ void move_maxima(std::uint32_t top, const float (&unit)[2], bool found,
-                                              float (&shrink)[2]) {
+  __device__ __forceinline__ void move_maxima(std::uint32_t top, bool found, float (&shrink)[2]) {
     top = __vmaxs2(top, __shfl_xor_sync(~0u, top, 1));
     top = __vmaxs2(top, __shfl_xor_sync(~0u, top, 2));
 #pragma unroll
@@ -223,8 +234,11 @@ class Int8Scores {
       if (y <= limit(r)) continue;
       const int above = y - kTopSteps;
       const float next = max[r] + static_cast<float>(above) * (1 / kSteps);
-      const float pivot = __fdividef(next, unit[r]);
-      shrink[r] *= move(r, next, fminf(fmaxf(pivot, -kLargestScore), kLargestScore));
+      // The score that has this y; a multiplier of 0 makes all the same.
+      const int t = static_cast<int>((static_cast<std::uint32_t>(y) << 16) - offset_[r]);
+      const int m = static_cast<int>(multiplier_[r]);
+      shrink[r] *=
+          move(r, next, m == 0 ? 0.0f : __fdividef(static_cast<float>(t), static_cast<float>(m)));
       bits_[r] = cuda::twice((kBits - static_cast<std::uint32_t>(above)) & 0xffff);
     }
   }
@@ -244,9 +258,11 @@ class Int8Scores {
   // t of a row, from x = S·unit.
   __device__ __forceinline__ void set_line(int r, float unit) {
     const float exact = unit * (1 / kUnit);
-    multiplier_[r] = __float2int_rn(exact);
-    const float lost = exact - static_cast<float>(multiplier_[r]);
-    offset_[r] = __float2int_rn(fmaf(lost, pivot_[r], fmaf(max[r], -1 / kUnit, kOffset)));
+    const int multiplier = __float2int_rn(exact);
+    const float lost = exact - static_cast<float>(multiplier);
+    const float offset = fmaf(lost, pivot_[r], fmaf(max[r], -1 / kUnit, kOffset));
+    multiplier_[r] = static_cast<std::uint32_t>(multiplier);
+    offset_[r] = static_cast<std::uint32_t>(__float2int_rn(offset));
   }
   // Of capped scores.
   static __device__ __forceinline__ float cap_unit(const Params& p) {
@@ -263,37 +279,14 @@ class Int8Scores {
     return cuda::fma2(curve, h, base);
   }
   static constexpr Half2 kCodeBase = cuda::twice_constant(1024 + 56 - 8 * 55);
+  static constexpr int kDirect = 7;  // of 8
 
-  template <bool kFast>
-  __device__ __forceinline__ void encode(const Tile& y, Codes& codes) const {
-#pragma unroll
-    for (int u = 0; u < kKeys / 8; ++u) {
-      const int r = u & 1, j = u / 2 * 2;
-      const bool direct = u / 2 * 5 % 8 < kDirect;
-      const std::uint32_t floor = direct ? kCodeFloor : kExpFloor;
-      const Half2 a = __viaddmax_s16x2(y[2 * j + r], bits_[r], floor);
-      const Half2 b = __viaddmax_s16x2(y[2 * j + 2 + r], bits_[r], floor);
-      if (direct && kFast) {
-        codes[u] = cuda::select_bytes(cuda::fma2(a, cuda::twice_constant(8), kCodeBase),
-                                      cuda::fma2(b, cuda::twice_constant(8), kCodeBase), 0x6420);
-      } else if (direct) {
-        codes[u] = cuda::select_bytes(code(a), code(b), 0x6420);
-      } else {
-        // The linear code's P are too large by 2^0.0566 on average.
-        const Half2 shift = cuda::twice_constant(kFast ? -55 + 0.0625 : -55);
-        codes[u] =
-            cuda::to_e4m3(cuda::exp2_2(cuda::add2(a, shift)), cuda::exp2_2(cuda::add2(b, shift)));
-      }
-    }
-  }
-  static constexpr int kDirect = 6;  // of 8
-
-  int multiplier_[2], offset_[2];  // t = S·multiplier + offset
-  float pivot_[2];                 // the largest score of each row when its maximum last moved
-  std::uint32_t limit_;            // y from which on the maxima move: rows 0 and 1
-  std::uint32_t bits_[2];          // what makes halves of prepared scores
-  bool unseen_, far_;              // some row of the warp has no maximum yet, or one beyond kWidest
-  bool wide_;                      // this tile goes through floats
+  std::uint32_t multiplier_[2], offset_[2];  // t = S·multiplier + offset
+  float pivot_[2];         // the largest score of each row when its maximum last moved
+  std::uint32_t limit_;    // y from which on the maxima move: rows 0 and 1
+  std::uint32_t bits_[2];  // what makes halves of prepared scores
+  int odd_;                // whether some row of the warp has no maximum yet, or one far out
+  bool wide_;              // this tile goes through floats
 };
 
 }  // namespace sotto::sm90

@@ -48,11 +48,13 @@ CUtensorMap encode(const Tensor& tensor, void* if_empty, std::array<std::int64_t
     throw Error("the driver has no cuTensorMapEncodeTiled: it is older than CUDA 12.0");
   }
   CUtensorMap map;
-  const CUresult result =
-      encode_tiled(&map, data_type(tensor.dtype), kRank,
-                   tensor.numel() == 0 ? if_empty : tensor.data, dims.data(), steps.data(),
-                   box.data(), every.data(), CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle(box[0] * bytes),
-                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = cuda::call_driver([&] {
+    return encode_tiled(&map, data_type(tensor.dtype), kRank,
+                        tensor.numel() == 0 ? if_empty : tensor.data, dims.data(), steps.data(),
+                        box.data(), every.data(), CU_TENSOR_MAP_INTERLEAVE_NONE,
+                        swizzle(box[0] * bytes), CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  });
   if (result != CUDA_SUCCESS) {
     throw Error(fmt::format("the copy engine cannot read {}: cuTensorMapEncodeTiled returned {}",
                             to_string(tensor), static_cast<int>(result)));
