@@ -15,17 +15,17 @@ T take(StableIValue*& next) {
 
 }  // namespace
 
-Tensor Arguments::keep(std::string_view argument, TorchTensor tensor) {
+Tensor Arguments::keep(std::string_view argument, TorchTensor tensor, std::string_view dtypes) {
   Tensor seen;
-  defer([&] { seen = view(argument, tensor); });
+  defer([&] { seen = view(argument, tensor, dtypes); });
   tensors_.push_back(std::move(tensor));
   return seen;
 }
 
 std::string_view Arguments::keep(std::string text) { return texts_.emplace_back(std::move(text)); }
 
-Tensor Arguments::tensor(std::string_view argument) {
-  return keep(argument, take<TorchTensor>(next_));
+Tensor Arguments::tensor(std::string_view argument, std::string_view dtypes) {
+  return keep(argument, take<TorchTensor>(next_), dtypes);
 }
 
 Tensor Arguments::optional_tensor(std::string_view argument) {
@@ -119,6 +119,14 @@ Rope take_rope(Arguments& in) {
   rope.rotary_dim = in.integer();
   rope.positions = in.optional_tensor("rope.positions");
   return rope;
+}
+
+int to_int(std::string_view argument, std::int64_t value) {
+  if (!std::in_range<int>(value)) {
+    throw InvalidArgument(std::string(argument),
+                          "must fit into 32 bits, got " + std::to_string(value));
+  }
+  return static_cast<int>(value);
 }
 
 Granularity granularity_from(std::string_view argument, std::string_view name) {

@@ -24,7 +24,8 @@ class Arguments {
  public:
   explicit Arguments(StableIValue* stack) : next_(stack) {}
 
-  Tensor tensor(std::string_view argument);                        // Tensor
+  // `dtypes`: which the argument may have, for who gave one that the library does not know.
+  Tensor tensor(std::string_view argument, std::string_view dtypes = {});  // Tensor
   Tensor optional_tensor(std::string_view argument);               // Tensor?; absent: an absent one
   std::vector<Tensor> tensors(std::string_view argument);          // Tensor[]
   Dtype dtype(std::string_view argument);                          // ScalarType
@@ -43,7 +44,7 @@ class Arguments {
   void defer(F&& f);
 
  private:
-  Tensor keep(std::string_view argument, TorchTensor tensor);
+  Tensor keep(std::string_view argument, TorchTensor tensor, std::string_view dtypes = {});
   std::string_view keep(std::string text);
 
   StableIValue* next_;
@@ -78,6 +79,9 @@ inline constexpr const char* kRopeSchema =
     "Tensor? cos=None, Tensor? sin=None, bool interleaved=False, SymInt rotary_dim=0, "
     "Tensor? positions=None";
 Rope take_rope(Arguments& in);
+
+// Throws InvalidArgument for what an int cannot hold.
+int to_int(std::string_view argument, std::int64_t value);
 
 // Throws InvalidArgument for a name that is none.
 Granularity granularity_from(std::string_view argument, std::string_view name);

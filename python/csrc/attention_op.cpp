@@ -21,7 +21,8 @@ struct Key {
 };
 
 PlanCache<Key, AttentionPlan>& plans() {
-  static PlanCache<Key, AttentionPlan> cache;
+  // Never destroyed: a daemon thread may still call while the process ends.
+  static auto& cache = *new PlanCache<Key, AttentionPlan>;
   return cache;
 }
 
@@ -29,9 +30,9 @@ struct AttentionRequest {
   AttentionArgs args;
 
   void take(Arguments& in) {
-    args.q = in.tensor("q");
-    args.k = in.tensor("k");
-    args.v = in.tensor("v");
+    args.q = in.tensor("q", kEveryDtype);
+    args.k = in.tensor("k", kEveryDtype);
+    args.v = in.tensor("v", kEveryDtype);
     take_request(in, args);
     args.descale.q = take_scale(in, "descale_q");
     args.descale.k = take_scale(in, "descale_k");
@@ -42,7 +43,8 @@ struct AttentionRequest {
     args.smoothing.v_mean = in.optional_tensor("v_mean");
     args.v_lo = in.optional_tensor("v_lo");
     args.hadamard_v = in.flag();
-    args.num_splits = static_cast<int>(in.integer());
+    const std::int64_t num_splits = in.integer();
+    in.defer([&] { args.num_splits = to_int("num_splits", num_splits); });
     args.fast = in.flag();
     args.accumulation = in.flag() ? Accumulation::plain : Accumulation::safe;
     args.alibi_slopes = in.optional_tensor("alibi_slopes");
@@ -51,9 +53,14 @@ struct AttentionRequest {
   std::vector<TorchTensor> allocate(Arguments& in) { return allocate_outputs(in, args, false); }
   void bind(Arguments& in) { bind_outputs(in, args, false); }
 
-  void run() const {
+  // Throws what is wrong with the request.
+  std::shared_ptr<const AttentionPlan> plan() const {
     const Key key{describe(args), selection_key(args.backend)};
-    const auto plan = plans().get(key, [&] { return std::make_shared<AttentionPlan>(args); });
+    return plans().get(key, [&] { return std::make_shared<AttentionPlan>(args); });
+  }
+
+  void run() const {
+    const auto plan = this->plan();
     const TorchWorkspace workspace(plan->workspace_size(), args.q.device);
     plan->run(args, workspace.span(), current_stream(args.q.device));
   }
@@ -61,14 +68,33 @@ struct AttentionRequest {
   Explanation explain() const { return sotto::explain(args); }
 };
 
+// sotto::check_attention: whether sotto::attention would run, for who has something to write first.
+const std::string kCheckOutputs =
+    std::string(kAllocateSchema) + ", Tensor? dst=None, Tensor? lse=None, Tensor? group_scale=None";
+
+void check_attention(StableIValue* stack, std::uint64_t, std::uint64_t) {
+  with_request<AttentionRequest>([&](AttentionRequest& request) {
+    Arguments in(stack);
+    request.take(in);
+    const std::vector<TorchTensor> outputs = request.allocate(in);
+    if (const Tensor dst = in.optional_tensor("out")) request.args.out = dst;
+    request.args.lse = in.optional_tensor("lse");
+    request.args.output.group_scale = in.optional_tensor("group_scale");
+    in.check();
+    request.plan();
+  });
+}
+
 void implement(Library& library) {
   implement_functional<AttentionRequest>(library, "attention");
   implement_into<AttentionRequest>(library, "attention.out");
+  library.impl("check_attention", check_attention);
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(sotto, library) {
   define(library, "attention", kInputs + kAllocateSchema, "Tensor");
   define(library, "attention.out", kInputs + kOutSchema, "()");
+  library.def(("check_attention(" + kInputs + kCheckOutputs + ") -> ()").c_str());
 }
 SOTTO_IMPLEMENT_OPS(implement)
 

@@ -7,9 +7,10 @@
 
 namespace sotto::bridge {
 
-// What attention.out and sdpa.out take after the inputs, and what the others do.
+// What attention.out and sdpa.out take after the inputs, and what the others do. Not "out": Dynamo
+// takes that keyword for one of torch's own ops, and refuses views.
 inline constexpr const char* kOutSchema =
-    ", Tensor(a!) out, Tensor(b!)? lse=None, Tensor(c!)? group_scale=None";
+    ", Tensor(a!) dst, Tensor(b!)? lse=None, Tensor(c!)? group_scale=None";
 inline constexpr const char* kAllocateSchema = ", ScalarType? out_dtype=None";
 
 // A dense tensor that is [batch, heads, len, dim], as torch's scaled_dot_product_attention has

@@ -60,7 +60,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(sotto, library) {
   define(library, "merge_states", kInputs + ", ScalarType? out_dtype=None",
          "(Tensor out, Tensor lse)");
   define(library, "merge_states.out",
-         kInputs + ", Tensor(a!) out, Tensor(b!)? lse=None, Tensor(c!)? group_scale=None", "()");
+         kInputs + ", Tensor(a!) dst, Tensor(b!)? lse=None, Tensor(c!)? group_scale=None", "()");
 }
 SOTTO_IMPLEMENT_OPS(implement)
 

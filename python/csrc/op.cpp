@@ -37,8 +37,11 @@ std::string python_name(std::string_view argument, bool torchs_layout) {
 void rethrow(const InvalidArgument& error, bool torchs_layout) {
   const std::string_view problem =
       std::string_view(error.what()).substr(error.argument().size());  // ": must be …"
-  std::string text = python_name(error.argument(), torchs_layout) + std::string(problem);
-  if (torchs_layout && problem.find('[') != std::string_view::npos)
+  const std::string& argument = error.argument();
+  std::string text = python_name(argument, torchs_layout) + std::string(problem);
+  const bool transposed =
+      argument == "q" || argument == "k" || argument == "v" || argument == "out";
+  if (torchs_layout && transposed && problem.find('[') != std::string_view::npos)
     text += " (sizes as [batch, len, heads, dim])";
   throw std::runtime_error(text);
 }

@@ -1,32 +1,47 @@
 // sotto::quantize and sotto::channel_mean.
-#include <algorithm>
 #include <array>
+#include <string>
 
 #include "op.h"
 
 namespace sotto::bridge {
 namespace {
 
+std::int64_t batch_of(const Tensor& x, const Tensor& cu_seqlens) {
+  if (!cu_seqlens) return x.size(0);
+  if (cu_seqlens.size(0) < 1)
+    throw InvalidArgument("cu_seqlens", "must have batch + 1 entries, got none");
+  return cu_seqlens.size(0) - 1;
+}
+
 // The shape of a descale that quantize() is to write. Of packed blocks there are at most as many.
 std::vector<std::int64_t> descale_sizes(const QuantizeArgs& args, std::int64_t heads_kv) {
   const Tensor& x = args.x;
   const bool packed = static_cast<bool>(args.cu_seqlens);
-  const std::int64_t batch = packed ? args.cu_seqlens.size(0) - 1 : x.size(0);
+  const std::int64_t batch = batch_of(x, args.cu_seqlens);
   const std::int64_t heads = x.size(x.rank - 2);
-  const std::int64_t block = std::max<std::int64_t>(args.descale.block, 1);
+  const std::int64_t block = args.descale.block;
   switch (args.descale.granularity) {
     case Granularity::tensor:
       return {1};
     case Granularity::head:
       return {batch, heads};
     case Granularity::kv_head:
+      if (heads_kv < 1 || heads % heads_kv != 0) {
+        throw InvalidArgument("heads_kv", "must divide x's " + std::to_string(heads) +
+                                              " heads, got " + std::to_string(heads_kv));
+      }
       return {batch, heads_kv};
     case Granularity::token:
       if (packed) return {x.size(0), heads};
       return {x.size(0), x.size(1), heads};
     case Granularity::block:
+      if (block < 1) {
+        throw InvalidArgument(
+            "block", "must be at least 1 for granularity 'block', got " + std::to_string(block));
+      }
       if (packed) return {heads, x.size(0) / block + batch};
-      return {batch, heads, (x.size(1) + block - 1) / block};
+      return {batch, heads, x.size(1) / block + (x.size(1) % block != 0)};
   }
   return {};
 }
@@ -40,7 +55,7 @@ struct QuantizeRequest {
       ", ScalarType dtype, str granularity=\"head\", SymInt heads_kv=0, SymInt block=0, "
       "Tensor? cu_blocks=None";
   inline static const std::string kOut =
-      ", Tensor(a!) out, " + scale_schema("descale", "Tensor(b!)") + ", Tensor(c!)? out_lo=None";
+      ", Tensor(a!) dst, " + scale_schema("descale", "Tensor(b!)") + ", Tensor(c!)? out_lo=None";
 
   QuantizeArgs args;
 
@@ -63,8 +78,9 @@ struct QuantizeRequest {
     const std::int64_t heads_kv = in.integer();
     args.descale.block = in.integer();
     args.descale.cu_blocks = in.optional_tensor("cu_blocks");
+    in.check();
     const Tensor& x = args.x;
-    if (x.rank < 3) return {};
+    if (x.rank != (args.cu_seqlens ? 3 : 4)) return {};
     const std::span<const std::int64_t> sizes(x.shape.data(), static_cast<std::size_t>(x.rank));
     std::vector<TorchTensor> outputs;
     outputs.push_back(bridge::allocate(sizes, dtype, x.device));
@@ -96,7 +112,7 @@ struct ChannelMeanRequest {
   ChannelMeanArgs args;
 
   void take(Arguments& in) {
-    args.x = in.tensor("x");
+    args.x = in.tensor("x", kEveryDtype);
     args.descale = take_scale(in, "descale");
     args.max_tokens = in.integer();
     args.rope = take_rope(in);
@@ -106,10 +122,11 @@ struct ChannelMeanRequest {
     args.backend = in.optional_text();
   }
 
-  std::vector<TorchTensor> allocate(Arguments&) {
+  std::vector<TorchTensor> allocate(Arguments& in) {
+    in.check();
     const Tensor& x = args.x;
     if (x.rank < 3) return {};
-    const std::int64_t batch = args.cu_seqlens ? args.cu_seqlens.size(0) - 1 : x.size(0);
+    const std::int64_t batch = batch_of(x, args.cu_seqlens);
     std::vector<TorchTensor> outputs;
     outputs.push_back(bridge::allocate(std::array{batch, x.size(x.rank - 2), x.size(x.rank - 1)},
                                        Dtype::f32, x.device));

@@ -21,7 +21,8 @@ struct Key {
 };
 
 PlanCache<Key, SdpaPlan>& plans() {
-  static PlanCache<Key, SdpaPlan> cache;
+  // Never destroyed: a daemon thread may still call while the process ends.
+  static auto& cache = *new PlanCache<Key, SdpaPlan>;
   return cache;
 }
 

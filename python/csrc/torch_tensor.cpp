@@ -21,7 +21,7 @@ struct DtypePair {
   std::int32_t torchs;
 };
 
-std::span<const DtypePair> dtypes() {
+std::span<const DtypePair> known_dtypes() {
   static const std::array kPairs{DtypePair{Dtype::f32, aoti_torch_dtype_float32()},
                                  DtypePair{Dtype::f16, aoti_torch_dtype_float16()},
                                  DtypePair{Dtype::bf16, aoti_torch_dtype_bfloat16()},
@@ -44,8 +44,26 @@ std::string torch_name(std::int32_t code) {
   }
 }
 
+// What an argument of this name may be.
+std::string_view dtypes_of(std::string_view argument) {
+  const auto has = [&](auto... parts) {
+    return ((argument.find(parts) != std::string_view::npos) || ...);
+  };
+  if (has("seqlens", "seqused", "cu_blocks", "positions", "page_table", "batch_idx"))
+    return "int32";
+  if (has("mask")) return "bool, float32, float16 or bfloat16";
+  if (has("group_scale")) return "float32, float8_e4m3fn or float8_e8m0fnu";
+  if (has("descale", "rope", "sinks", "mean", "lse", "output.scale", "alibi_slopes"))
+    return "float32";
+  if (has("_lo")) return "float8_e4m3fn";
+  if (has("k_cache")) return kEveryDtype;
+  if (has("v_cache")) return "float32, float16, bfloat16 or float8_e4m3fn";
+  if (has("out")) return "float32, float16, bfloat16, float8_e4m3fn or float4_e2m1fn_x2";
+  return "float32, float16 or bfloat16";
+}
+
 std::int32_t torch_code(Dtype dtype) {
-  const auto all = dtypes();
+  const auto all = known_dtypes();
   return std::find_if(all.begin(), all.end(),
                       [&](const DtypePair& pair) { return pair.ours == dtype; })
       ->torchs;
@@ -90,16 +108,16 @@ Tensor::Dims contiguous_strides(std::span<const std::int64_t> sizes) {
 
 }  // namespace
 
-Dtype dtype_from(std::string_view argument, std::int32_t code) {
-  for (const DtypePair& pair : dtypes())
+Dtype dtype_from(std::string_view argument, std::int32_t code, std::string_view dtypes) {
+  for (const DtypePair& pair : known_dtypes())
     if (pair.torchs == code) return pair.ours;
   throw InvalidArgument(std::string(argument),
-                        "dtype must be one of float32, float16, bfloat16, float8_e4m3fn, int8, "
-                        "int32, bool, float8_e8m0fnu, float4_e2m1fn_x2, got " +
+                        "dtype must be " +
+                            std::string(dtypes.empty() ? dtypes_of(argument) : dtypes) + ", got " +
                             torch_name(code));
 }
 
-Tensor view(std::string_view argument, const TorchTensor& tensor) {
+Tensor view(std::string_view argument, const TorchTensor& tensor, std::string_view dtypes) {
   const std::int64_t rank = tensor.dim();
   if (rank > Tensor::kMaxRank) {
     throw InvalidArgument(std::string(argument),
@@ -109,7 +127,7 @@ Tensor view(std::string_view argument, const TorchTensor& tensor) {
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &dtype));
   Tensor seen;
   seen.data = tensor.data_ptr();
-  seen.dtype = dtype_from(argument, dtype);
+  seen.dtype = dtype_from(argument, dtype, dtypes);
   seen.device = device_of(tensor);
   seen.rank = static_cast<int>(std::max<std::int64_t>(rank, 1));
   seen.shape[0] = seen.strides[0] = 1;

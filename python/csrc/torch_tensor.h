@@ -19,11 +19,14 @@ using TorchTensor = torch::stable::Tensor;
 
 // A view of the same memory; a scalar (no dimensions) becomes one of one element. Throws
 // InvalidArgument for a dtype that the library does not know and for more than four dimensions.
-Tensor view(std::string_view argument, const TorchTensor& tensor);
+// That names `dtypes`, which the argument may have; empty: what arguments of its name may.
+Tensor view(std::string_view argument, const TorchTensor& tensor, std::string_view dtypes = {});
 
-// Of a number by which torch's C interface calls a dtype. Throws InvalidArgument for what the
-// library does not know.
-Dtype dtype_from(std::string_view argument, std::int32_t code);
+// Of the arguments that may be quantised, too.
+inline constexpr std::string_view kEveryDtype = "float32, float16, bfloat16, float8_e4m3fn or int8";
+
+// Of a number by which torch's C interface calls a dtype. Throws as view() does.
+Dtype dtype_from(std::string_view argument, std::int32_t code, std::string_view dtypes = {});
 
 // New memory of torch's allocator, contiguous in the order of `sizes`.
 TorchTensor allocate(std::span<const std::int64_t> sizes, Dtype dtype, const Device& device);

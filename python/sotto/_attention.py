@@ -1,5 +1,7 @@
 """Attention on the dtypes it is given: dense, packed, over a cache."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,18 +10,22 @@ from ._arguments import (
     ScaleLike,
     Window,
     as_rope,
+    check_cu_seqlens,
+    check_given,
     check_tensors,
+    given,
     mask_arguments,
-    needs_backward,
     rope_arguments,
     scale_arguments,
+    text_of,
 )
 from ._library import ops
-from ._outputs import write_or_return
+from ._outputs import checked_outputs, op_arguments, write_or_return
 from ._quantize import append_kv, rotate
 
 _attention = ops.attention.default
 _attention_out = ops.attention.out
+_check_attention = ops.check_attention.default
 
 
 def attention(
@@ -124,6 +130,7 @@ def attention(
         torch.Size([1, 64, 8, 64])
     """
     check_tensors(q=q, k=k, v=v)
+    check_cu_seqlens(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if accumulation not in ("safe", "plain"):
         raise ValueError(f"accumulation: must be 'safe' or 'plain', got {accumulation!r}")
     return write_or_return(
@@ -155,7 +162,6 @@ def attention(
         plain_accumulation=accumulation == "plain" or None,
         alibi_slopes=alibi_slopes,
         dropout_p=dropout_p or None,
-        needs_backward=needs_backward(q, k, v, attn_mask, sinks) or None,
         backend=backend,
         **mask_arguments(is_causal, window, attn_mask),
         **scale_arguments("descale_q", descale_q),
@@ -238,6 +244,8 @@ def varlen_attention(
         >>> sotto.varlen_attention(q, k, v, cu_seqlens, cu_seqlens, recipe="fp8").shape
         torch.Size([10, 4, 64])
     """
+    check_given(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
+    check_cu_seqlens(cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if recipe is None:
         if rope is not None:
             raise RuntimeError(
@@ -268,8 +276,13 @@ def varlen_attention(
             descale_v=descale_v,
         )
     check_tensors(q=q, k=k, v=v)
-    if descale_q is not None or descale_k is not None or descale_v is not None:
-        raise RuntimeError("descale_q, _k, _v: must be None with a recipe: it quantises by itself")
+    for name, descale in (
+        ("descale_q", descale_q),
+        ("descale_k", descale_k),
+        ("descale_v", descale_v),
+    ):
+        if descale is not None:
+            raise RuntimeError(f"{name}: must be None with a recipe: it quantises by itself")
     return write_or_return(
         ops.sdpa.default,
         ops.sdpa.out,
@@ -290,7 +303,6 @@ def varlen_attention(
         sinks=sinks,
         output_scale=output_scale,
         positions_k=positions_k,
-        needs_backward=needs_backward(q, k, v, sinks) or None,
         backend=backend,
         **mask_arguments(is_causal, window, None),
         **rope_arguments(rope),
@@ -384,7 +396,52 @@ def attention_with_kv_cache(
         raise RuntimeError(f"{'k' if k is None else 'v'}: is required: k and v come together")
     if k is None and rope is not None:
         raise RuntimeError("rope: needs k and v: keys that are in the cache are not rotated again")
+    if cache_seqlens.dtype != torch.int32 or cache_seqlens.shape != q.shape[:1]:
+        raise RuntimeError(
+            f"cache_seqlens: must be int32 [batch of q] = {list(q.shape[:1])}, got "
+            f"{text_of(cache_seqlens)}"
+        )
     seqused_k = cache_seqlens
+    if k is not None and v is not None:
+        check_tensors(k=k, v=v)
+        if k.dim() != 4:
+            raise RuntimeError(f"k: must be [batch, len_new, heads_kv, dim], got {text_of(k)}")
+        seqused_k = cache_seqlens + k.shape[1]
+    outputs: dict[str, Any] = {"out": out, "out_dtype": out_dtype, "lse": lse, "group_scale": None}
+    arguments: dict[str, Any] = {
+        "seqused_k": seqused_k,
+        "page_table": page_table,
+        "batch_idx": batch_idx,
+        "scale": scale,
+        "softcap": softcap or None,
+        "sinks": sinks,
+        "output_scale": output_scale,
+        "k_mean": k_mean,
+        "hadamard_v": hadamard_v or None,
+        "num_splits": num_splits or None,
+        "backend": backend,
+        **mask_arguments(False, window, None),
+        **scale_arguments("descale_k", descale_k),
+        **scale_arguments("descale_v", descale_v),
+    }
+    if k is not None and v is not None:
+        # All that may be refused is, before anything is written.
+        inputs = (q, k_cache, v_cache)
+        _check_attention(
+            *inputs,
+            **op_arguments(inputs, **arguments),
+            **given(out_dtype=out_dtype),
+            **checked_outputs(**outputs),
+        )
+    rope_of_q = None
+    if rope is not None:
+        rope_of_q = as_rope(rope)
+        if rope_of_q.positions is None:
+            steps = torch.arange(q.shape[1], dtype=torch.int32, device=q.device)
+            positions = (seqused_k - q.shape[1])[:, None] + steps
+            rope_of_q = rope_of_q._replace(positions=positions)
+    if rope_of_q is not None or hadamard_k:
+        q = rotate(q, rope=rope_of_q, hadamard=hadamard_k, backend=backend)
     if k is not None and v is not None:
         append_kv(
             k,
@@ -402,33 +459,6 @@ def attention_with_kv_cache(
             hadamard_v=hadamard_v,
             backend=backend,
         )
-        seqused_k = cache_seqlens + k.shape[1]
-    if rope is not None:
-        rope = as_rope(rope)
-        if rope.positions is None:
-            steps = torch.arange(q.shape[1], dtype=torch.int32, device=q.device)
-            rope = rope._replace(positions=(seqused_k - q.shape[1])[:, None] + steps)
-    if rope is not None or hadamard_k:
-        q = rotate(q, rope=rope, hadamard=hadamard_k, backend=backend)
-    return attention(
-        q,
-        k_cache,
-        v_cache,
-        seqused_k=seqused_k,
-        page_table=page_table,
-        batch_idx=batch_idx,
-        window=window,
-        scale=scale,
-        softcap=softcap,
-        sinks=sinks,
-        descale_k=descale_k,
-        descale_v=descale_v,
-        k_mean=k_mean,
-        hadamard_v=hadamard_v,
-        num_splits=num_splits,
-        out_dtype=out_dtype,
-        output_scale=output_scale,
-        out=out,
-        lse=lse,
-        backend=backend,
+    return write_or_return(
+        _attention, _attention_out, (q, k_cache, v_cache), **outputs, **arguments
     )

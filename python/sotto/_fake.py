@@ -109,5 +109,6 @@ KERNELS: dict[Any, Callable[..., Any]] = {
     ops.merge_states.out: _writes_only,
 }
 
+torch.library.register_fake(ops.check_attention.default, _writes_only)
 for _op, _kernel in KERNELS.items():
     torch.library.register_fake(_op, _kernel)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ._arguments import check_tensors
+from ._arguments import check_tensors, given, refuse_backward
 from ._library import ops
 
 
@@ -46,10 +46,13 @@ def merge_states(
         True
     """
     for name, tensors in (("outs", outs), ("lses", lses)):
+        if not isinstance(tensors, Sequence):
+            raise TypeError(f"{name}: must be a sequence of tensors, got {type(tensors).__name__}")
         check_tensors(**{f"{name}[{i}]": tensor for i, tensor in enumerate(tensors)})
     if not outs:
         raise RuntimeError("outs: must hold at least one state, got none")
-    out, lse = ops.merge_states.default(
-        list(outs), list(lses), out_dtype=out_dtype, output_scale=output_scale, backend=backend
-    )
+    outs, lses = list(outs), list(lses)
+    refuse_backward(outs=outs, lses=lses, output_scale=output_scale)
+    arguments = given(out_dtype=out_dtype, output_scale=output_scale, backend=backend)
+    out, lse = ops.merge_states.default(outs, lses, **arguments)
     return out, lse

@@ -7,8 +7,11 @@ from ._arguments import (
     RopeLike,
     Scale,
     ScaleLike,
+    check_cu_seqlens,
+    check_given,
     check_tensors,
-    needs_backward,
+    given,
+    refuse_backward,
     rope_arguments,
     scale_arguments,
 )
@@ -67,7 +70,22 @@ def quantize(
         >>> bool((data * scale.values[..., None] - x).abs().max() < 0.05)
         True
     """
-    _check(x)
+    check_tensors(x=x)
+    check_given(dtype=dtype, granularity=granularity)
+    check_cu_seqlens(cu_seqlens=cu_seqlens)
+    arguments = given(
+        dtype=dtype,
+        granularity=granularity,
+        heads_kv=heads_kv,
+        block=block,
+        power_of_two=power_of_two,
+        hadamard=hadamard,
+        mean=mean,
+        cu_seqlens=cu_seqlens,
+        seqused=seqused,
+        backend=backend,
+    )
+    refuse_backward(x=x, rope=rope, mean=mean)
     if dtype not in (torch.float8_e4m3fn, torch.int8):
         raise RuntimeError(f"dtype: must be torch.float8_e4m3fn or torch.int8, got {dtype}")
     cu_blocks = None
@@ -75,31 +93,17 @@ def quantize(
         if block < 1:
             raise RuntimeError(f"block: must be at least 1 for granularity 'block', got {block}")
         if cu_seqlens is not None:
-            counts = (cu_seqlens.diff() + block - 1) // block
+            # No sequence is longer than an int32 can say, and neither need a block be.
+            counts = -(-cu_seqlens.diff() // min(block, 2**31 - 1))
             cu_blocks = torch.nn.functional.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
-    data, values = ops.quantize.default(
-        x,
-        dtype=dtype,
-        granularity=granularity,
-        heads_kv=heads_kv,
-        block=block,
-        cu_blocks=cu_blocks,
-        power_of_two=power_of_two,
-        hadamard=hadamard,
-        mean=mean,
-        cu_seqlens=cu_seqlens,
-        seqused=seqused,
-        backend=backend,
-        **rope_arguments(rope),
-    )
+    data, values = ops.quantize.default(x, cu_blocks=cu_blocks, **arguments, **rope_arguments(rope))
     return data, Scale(values, granularity, block, cu_blocks)
 
 
 def rotate(x: Tensor, *, rope: RopeLike | None, hadamard: bool, backend: str | None) -> Tensor:
     """``quantize`` without rounding: RoPE and Hadamard in x's dtype."""
-    rotated: Tensor = ops.quantize.default(
-        x, dtype=x.dtype, hadamard=hadamard, backend=backend, **rope_arguments(rope)
-    )[0]
+    arguments = given(dtype=x.dtype, hadamard=hadamard, backend=backend)
+    rotated: Tensor = ops.quantize.default(x, **arguments, **rope_arguments(rope))[0]
     return rotated
 
 
@@ -141,16 +145,18 @@ def channel_mean(
         >>> bool((mean - 3).abs().max() < 1)
         True
     """
-    _check(x)
-    mean: Tensor = ops.channel_mean.default(
-        x,
+    check_tensors(x=x)
+    check_cu_seqlens(cu_seqlens=cu_seqlens)
+    refuse_backward(x=x, descale=descale, rope=rope)
+    arguments = given(
         max_tokens=max_tokens,
         hadamard=hadamard,
         cu_seqlens=cu_seqlens,
         seqused=seqused,
         backend=backend,
-        **rope_arguments(rope),
-        **scale_arguments("descale", descale),
+    )
+    mean: Tensor = ops.channel_mean.default(
+        x, **arguments, **rope_arguments(rope), **scale_arguments("descale", descale)
     )
     return mean
 
@@ -212,12 +218,19 @@ def append_kv(
         [0.0, 0.0, 1.0, 1.0, 1.0, 0.0]
     """
     check_tensors(k=k, v=v, k_cache=k_cache, v_cache=v_cache, cache_seqlens=cache_seqlens)
-    ops.append_kv.default(
-        k,
-        v,
-        k_cache,
-        v_cache,
-        cache_seqlens,
+    check_cu_seqlens(cu_seqlens=cu_seqlens)
+    refuse_backward(
+        k=k,
+        v=v,
+        k_cache=k_cache,
+        v_cache=v_cache,
+        k_descale=k_descale,
+        v_descale=v_descale,
+        rope=rope,
+        k_mean=k_mean,
+        v_mean=v_mean,
+    )
+    arguments = given(
         cu_seqlens=cu_seqlens,
         page_table=page_table,
         batch_idx=batch_idx,
@@ -226,13 +239,11 @@ def append_kv(
         k_mean=k_mean,
         v_mean=v_mean,
         backend=backend,
-        **rope_arguments(rope),
-        **scale_arguments("k_descale", k_descale),
-        **scale_arguments("v_descale", v_descale),
     )
-
-
-def _check(x: Tensor) -> None:
-    check_tensors(x=x)
-    if needs_backward(x):
-        raise RuntimeError("x: must not require gradients: quantisation has no backward")
+    descales = scale_arguments("k_descale", k_descale) | scale_arguments("v_descale", v_descale)
+    ops.append_kv.default(
+        k, v, k_cache, v_cache, cache_seqlens, **arguments, **rope_arguments(rope), **descales
+    )
+    # A descale that is only read counts as written, too, as the op's schema has it.
+    written = [descales[name] for name in ("k_descale", "v_descale") if name in descales]
+    torch.autograd.graph.increment_version([k_cache, v_cache, *written])

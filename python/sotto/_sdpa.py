@@ -6,9 +6,9 @@ from torch import Tensor
 from ._arguments import (
     RopeLike,
     Window,
+    check_given,
     check_tensors,
     mask_arguments,
-    needs_backward,
     rope_arguments,
 )
 from ._library import ops
@@ -97,13 +97,16 @@ def sdpa(
         True
     """
     check_tensors(query=query, key=key, value=value)
+    check_given(recipe=recipe)
     if attn_mask is not None:
         check_tensors(attn_mask=attn_mask)
     shape = query.shape
     if len(shape) != 4:
-        if out is not None or lse is not None:
-            raise RuntimeError(f"out: needs a query of 4 dimensions, got {len(shape)}")
+        for name, output in (("out", out), ("lse", lse), ("group_scale", group_scale)):
+            if output is not None:
+                raise RuntimeError(f"{name}: needs a query of 4 dimensions, got {len(shape)}")
         if attn_mask is not None:
+            _check_mask(attn_mask, (*shape[:-1], *key.shape[-2:-1]))
             attn_mask = attn_mask.expand(*shape[:-2], *attn_mask.shape[-2:])
             attn_mask = _four_dimensional(attn_mask)
         query, key, value = map(_four_dimensional, (query, key, value))
@@ -111,6 +114,8 @@ def sdpa(
         raise RuntimeError(
             f"key: must have query's {query.shape[1]} heads, or enable_gqa=True, got {key.shape[1]}"
         )
+    elif attn_mask is not None and attn_mask.dim() > 4:
+        _check_mask(attn_mask, (*shape[:-1], *key.shape[-2:-1]))
     if attn_mask is not None:
         attn_mask = _four_dimensional(attn_mask)
         len_q = query.shape[2] if attn_mask.shape[2] == 1 else -1
@@ -131,12 +136,20 @@ def sdpa(
         sinks=sinks,
         output_scale=output_scale,
         positions_k=positions_k,
-        needs_backward=needs_backward(query, key, value, attn_mask, sinks) or None,
         backend=backend,
         **mask_arguments(is_causal, window, attn_mask),
         **rope_arguments(rope),
     )
     return result if len(shape) == 4 else result.reshape(*shape[:-1], result.shape[-1])
+
+
+def _check_mask(attn_mask: Tensor, scores: tuple[int, ...]) -> None:
+    sizes = attn_mask.shape
+    pairs = zip(reversed(sizes), reversed(scores), strict=False)
+    if len(sizes) > len(scores) or any(size not in (1, score) for size, score in pairs):
+        raise RuntimeError(
+            f"attn_mask: must broadcast to {list(scores)}, got {list(attn_mask.shape)}"
+        )
 
 
 def _four_dimensional(tensor: Tensor) -> Tensor:

@@ -47,13 +47,38 @@ def test_every_function_compiles_in_one_graph(randn, ints, device):
             q8, k8, v8, descale_q=descale_q, descale_k=descale_k, descale_v=descale_v
         )
         packed = (x.flatten(0, 1) for x in (q, k, v))
-        return out, sotto.varlen_attention(*packed, cu_seqlens, cu_seqlens, recipe="int8qk")
+        ragged = sotto.varlen_attention(*packed, cu_seqlens, cu_seqlens, recipe="int8qk")
+        lse = torch.empty(2, 2, 24, device=q.device)
+        with_lse = sotto.sdpa(*(x.transpose(1, 2) for x in (q, k, v)), lse=lse)
+        written = torch.empty_like(q)
+        sotto.sdpa(*(x.transpose(1, 2) for x in (q, k, v)), out=written.transpose(1, 2))
+        return out, ragged, with_lse, lse, written
 
     qkv = [randn(2, 24, 2, 64) for _ in range(3)]
     lengths = ints([0, 20, 48])
     result = torch.compile(call, fullgraph=True)(*qkv, lengths)
     for one, expected in zip(result, call(*qkv, lengths), strict=True):
         torch.testing.assert_close(one, expected)
+
+
+def test_outputs_of_the_caller_compile(randn, device):
+    if device.type == "cuda":
+        pytest.skip("outputs by groups are refused on a GPU")
+
+    def call(q, out, lse, out8, group_scale):
+        sotto.attention(q, q, q, out=out.transpose(1, 2), lse=lse)
+        sotto.attention(q, q, q, out=out8, group_scale=group_scale)
+
+    def arguments():
+        out8 = torch.zeros(1, 24, 2, 64, dtype=torch.float8_e4m3fn)
+        return torch.zeros(1, 2, 24, 64).bfloat16(), torch.zeros(1, 2, 24), out8, torch.zeros(24, 2)
+
+    q, expected, compiled = randn(1, 24, 2, 64), arguments(), arguments()
+    call(q, *expected)
+    torch.compile(call, fullgraph=True)(q, *compiled)
+    for one, other in zip(compiled, expected, strict=True):
+        assert other.float().any()
+        torch.testing.assert_close(one.float(), other.float())
 
 
 def test_a_cache_is_written_in_place(randn, ints, device):

@@ -72,7 +72,7 @@ def test_sdpa_to_fp8(randn):
 def test_sdpa_out(randn):
     q, out = randn(1, 2, 24, 64), randn(1, 2, 24, 64)
     lse = randn(1, 2, 24, dtype=torch.float32)
-    check(ops.sdpa.out, q, q, q, out=out, lse=lse)
+    check(ops.sdpa.out, q, q, q, dst=out, lse=lse)
 
 
 def test_sdpa_packed(randn, ints):
@@ -100,13 +100,13 @@ def test_attention_on_fp8(randn):
 
 def test_attention_out(randn):
     q, out = randn(1, 24, 2, 64), randn(1, 24, 2, 64)
-    check(ops.attention.out, q, q, q, out=out)
+    check(ops.attention.out, q, q, q, dst=out)
 
 
 def test_attention_out_by_groups(randn, runs_here):
     q = randn(1, 24, 2, 64)
     runs_here(
-        ops.attention.out, q, q, q, out=torch.empty_like(q, dtype=E4M3),
+        ops.attention.out, q, q, q, dst=torch.empty_like(q, dtype=E4M3),
         group_scale=torch.empty(24, 2, device=q.device),
     )  # fmt: skip
 
@@ -121,9 +121,8 @@ def test_attention_packed(randn, ints):
 
 def test_attention_over_a_cache(randn, ints, runs_here):
     q, cache = randn(2, 1, 4, 64), randn(3, 16, 2, 64)
-    runs_here(
-        ops.attention.default, q, cache, cache, seqused_k=ints([3, 16]), batch_idx=ints([2, 0])
-    )
+    for op in (ops.check_attention.default, ops.attention.default):
+        runs_here(op, q, cache, cache, seqused_k=ints([3, 16]), batch_idx=ints([2, 0]))
 
 
 def test_attention_over_a_paged_cache(randn, ints, runs_here):
@@ -158,7 +157,7 @@ def test_quantize_transforms_only(randn):
 def test_quantize_out(randn):
     x = randn(2, 24, 4, 64)
     check(
-        ops.quantize.out, x, out=x.to(E4M3), out_lo=x.to(E4M3),
+        ops.quantize.out, x, dst=x.to(E4M3), out_lo=x.to(E4M3),
         descale=torch.empty(2, 4, device=x.device),
     )  # fmt: skip
 
@@ -187,4 +186,4 @@ def test_merge_states(randn, runs_here):
     outs = [randn(2, 24, 4, 64) for _ in range(3)]
     lses = [randn(2, 4, 24, dtype=torch.float32) for _ in range(3)]
     runs_here(ops.merge_states.default, outs, lses)
-    runs_here(ops.merge_states.out, outs, lses, out=outs[0].clone(), lse=lses[0].clone())
+    runs_here(ops.merge_states.out, outs, lses, dst=outs[0].clone(), lse=lses[0].clone())
