@@ -44,7 +44,8 @@ def sdpa(
     """Attention of 16- or 32-bit tensors whose matrix products run on 8-bit numbers.
 
     The parameters up to ``enable_gqa`` are those of
-    :func:`torch.nn.functional.scaled_dot_product_attention`, with their meaning there.
+    :func:`torch.nn.functional.scaled_dot_product_attention`, with their meaning there. Autocast
+    takes no part: query, key and value are used as they are.
 
     Args:
         query: ``[batch, heads, len_q, dim]``, float32, float16 or bfloat16. Head sizes are 16 to
@@ -81,6 +82,8 @@ def sdpa(
     Returns:
         ``[batch, heads, len_q, dim_v]``, in memory with heads beside dim, so that
         ``.transpose(1, 2).flatten(2)`` copies nothing. A row that sees no key is 0, its lse -inf.
+        A NaN in value shows in the rows that see it; one in query or key does under ``"exact"``,
+        ``"fp8"`` and ``"fp8-hadamard"``; ``"int8qk"`` and ``"high"`` hide it, for INT8 has none.
 
     Raises:
         TypeError: query, key or value is no tensor.

@@ -1,5 +1,9 @@
 """explain() and the choice of a backend."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -56,6 +60,18 @@ def test_nothing_is_written(randn, ints):
     )
     assert len(explanations) == 2
     assert not cache.any()
+
+
+def test_a_log_of_each_new_choice():
+    code = "import torch, sotto; q = torch.ones(1, 2, 8, 64); [sotto.sdpa(q, q, q) for _ in 'ab']"
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "SOTTO_LOG": "explain"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (process.stdout + process.stderr).count("sotto: sdpa by int8qk") == 1
 
 
 def test_backends(q):

@@ -188,3 +188,22 @@ def test_a_kept_plan_does_not_outlive_a_change_of_backend(randn, monkeypatch):
         sotto.sdpa(q, q, q)
     monkeypatch.delenv("SOTTO_DISABLE")
     sotto.sdpa(q, q, q)
+
+
+@pytest.mark.parametrize("recipe", ["exact", "fp8", "fp8-hadamard", "int8qk"])
+@pytest.mark.parametrize("holder", ["query", "key", "value"])
+def test_nan(randn, recipe, holder):
+    """As sdpa's docstring says: rows that see one show it, but INT8 has none."""
+    qkv = {name: randn(1, 2, 32, 64) for name in ("query", "key", "value")}
+    qkv[holder][0, 0, 5, 3] = torch.nan
+    rows = sotto.sdpa(**qkv, is_causal=True, recipe=recipe).isnan().any(-1)[0]
+    expected = torch.zeros_like(rows)
+    if recipe != "int8qk" or holder == "value":
+        expected[0, 5 : 6 if holder == "query" else None] = True
+    assert torch.equal(rows, expected)
+
+
+def test_autocast_takes_no_part(randn, device):
+    q = randn(1, 2, 32, 64, dtype=torch.float32)
+    with torch.autocast(device.type, torch.bfloat16):
+        assert sotto.sdpa(q, q, q).dtype == torch.float32
