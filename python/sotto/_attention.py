@@ -117,7 +117,7 @@ def attention(
         q's shape with dim_v. A row that sees no key is 0, its lse -inf.
 
     Raises:
-        TypeError: q, k or v is no tensor.
+        TypeError: an argument is of the wrong kind (the text names it).
         RuntimeError: an argument is wrong, or no backend takes the request, as of
             :func:`sotto.sdpa`.
 
@@ -233,7 +233,7 @@ def varlen_attention(
         ``[total_q, heads, dim_v]``.
 
     Raises:
-        TypeError: q, k or v is no tensor.
+        TypeError: an argument is of the wrong kind (the text names it).
         RuntimeError: an argument is wrong, or no backend takes the request, as of
             :func:`sotto.sdpa`.
 
@@ -375,7 +375,7 @@ def attention_with_kv_cache(
         ``[batch, len_q, heads, dim_v]``.
 
     Raises:
-        TypeError: q or a cache is no tensor.
+        TypeError: an argument is of the wrong kind (the text names it).
         RuntimeError: an argument is wrong, or no backend takes the request, as of
             :func:`sotto.sdpa`. On a GPU none does today.
 

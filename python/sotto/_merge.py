@@ -31,7 +31,7 @@ def merge_states(
         out and lse over all keys. Rows that no state saw are 0 and -inf.
 
     Raises:
-        TypeError: an element is no tensor.
+        TypeError: an argument is of the wrong kind (the text names it).
         RuntimeError: an argument is wrong, or no backend takes the request.
 
     Example:

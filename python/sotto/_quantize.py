@@ -58,7 +58,7 @@ def quantize(
         data of x's shape, and its scale, which :func:`sotto.attention` takes as a descale.
 
     Raises:
-        TypeError: x is no tensor.
+        TypeError: an argument is of the wrong kind (the text names it).
         RuntimeError: an argument is wrong, or no backend takes the request.
 
     Example:
@@ -134,7 +134,7 @@ def channel_mean(
         float32 ``[batch, heads, dim]``.
 
     Raises:
-        TypeError: x is no tensor.
+        TypeError: an argument is of the wrong kind (the text names it).
         RuntimeError: an argument is wrong, or no backend takes the request.
 
     Example:
@@ -206,7 +206,7 @@ def append_kv(
         backend: its name; None: the choice of :mod:`sotto.backends`.
 
     Raises:
-        TypeError: k, v, a cache or cache_seqlens is no tensor.
+        TypeError: an argument is of the wrong kind (the text names it).
         RuntimeError: an argument is wrong, or no backend takes the request.
 
     Example:

@@ -86,7 +86,7 @@ def sdpa(
         ``"fp8"`` and ``"fp8-hadamard"``; ``"int8qk"`` and ``"high"`` hide it, for INT8 has none.
 
     Raises:
-        TypeError: query, key or value is no tensor.
+        TypeError: an argument is of the wrong kind (the text names it).
         RuntimeError: an argument is wrong (the text names it, what was expected and what was seen),
             or no backend takes the request (the text has the reasons of each): dropout and
             gradients, for two. :func:`sotto.explain` shows them without running.
