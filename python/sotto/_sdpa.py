@@ -117,9 +117,9 @@ def sdpa(
         raise RuntimeError(
             f"key: must have query's {query.shape[1]} heads, or enable_gqa=True, got {key.shape[1]}"
         )
-    elif attn_mask is not None and attn_mask.dim() > 4:
-        _check_mask(attn_mask, (*shape[:-1], *key.shape[-2:-1]))
     if attn_mask is not None:
+        if attn_mask.dim() > 4:
+            _check_mask(attn_mask, (*shape[:-1], *key.shape[-2:-1]))
         attn_mask = _four_dimensional(attn_mask)
         len_q = query.shape[2] if attn_mask.shape[2] == 1 else -1
         len_k = key.shape[2] if attn_mask.shape[3] == 1 else -1

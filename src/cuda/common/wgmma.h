@@ -155,36 +155,28 @@ struct Bf16ToF32;
 template <class Kind, int kN>
 struct MmaSs;
 
-#define SOTTO_MMA_SS(KIND, N, COUNT, A, B, TYPE, C, SHAPE, TAIL)                     \
-  template <>                                                                        \
-  struct MmaSs<KIND, N> {                                                            \
-    static constexpr int kCount = COUNT;                                             \
-    static __device__ __forceinline__ void start(TYPE (&d)[COUNT], std::uint64_t a,  \
-                                                 std::uint64_t b) {                  \
-      asm volatile(                                                                  \
-          "{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"                                 \
-          "wgmma.mma_async.sync.aligned.m64n" #N SHAPE " {" SOTTO_MMA_NAMES_##COUNT  \
-          "}, %" #A ", %" #B ", p" TAIL ";\n}\n"                                     \
-          : SOTTO_MMA_REGISTERS_##COUNT(SOTTO_MMA_NEW_##C, d)                        \
-          : "l"(a), "l"(b));                                                         \
-    }                                                                                \
-    static __device__ __forceinline__ void add(TYPE (&d)[COUNT], std::uint64_t a,    \
-                                               std::uint64_t b) {                    \
-      asm volatile(                                                                  \
-          "{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"                                 \
-          "wgmma.mma_async.sync.aligned.m64n" #N SHAPE " {" SOTTO_MMA_NAMES_##COUNT  \
-          "}, %" #A ", %" #B ", p" TAIL ";\n}\n"                                     \
-          : SOTTO_MMA_REGISTERS_##COUNT(SOTTO_MMA_##C, d)                            \
-          : "l"(a), "l"(b));                                                         \
-    }                                                                                \
-    static __device__ __forceinline__ void issue(TYPE (&d)[COUNT], std::uint64_t a,  \
-                                                 std::uint64_t b, bool accumulate) { \
-      if (accumulate) {                                                              \
-        add(d, a, b);                                                                \
-      } else {                                                                       \
-        start(d, a, b);                                                              \
-      }                                                                              \
-    }                                                                                \
+#define SOTTO_MMA_SS(KIND, N, COUNT, A, B, TYPE, C, SHAPE, TAIL)                    \
+  template <>                                                                       \
+  struct MmaSs<KIND, N> {                                                           \
+    static constexpr int kCount = COUNT;                                            \
+    static __device__ __forceinline__ void start(TYPE (&d)[COUNT], std::uint64_t a, \
+                                                 std::uint64_t b) {                 \
+      asm volatile(                                                                 \
+          "{\n.reg .pred p;\nsetp.ne.b32 p, 0, 0;\n"                                \
+          "wgmma.mma_async.sync.aligned.m64n" #N SHAPE " {" SOTTO_MMA_NAMES_##COUNT \
+          "}, %" #A ", %" #B ", p" TAIL ";\n}\n"                                    \
+          : SOTTO_MMA_REGISTERS_##COUNT(SOTTO_MMA_NEW_##C, d)                       \
+          : "l"(a), "l"(b));                                                        \
+    }                                                                               \
+    static __device__ __forceinline__ void add(TYPE (&d)[COUNT], std::uint64_t a,   \
+                                               std::uint64_t b) {                   \
+      asm volatile(                                                                 \
+          "{\n.reg .pred p;\nsetp.eq.b32 p, 0, 0;\n"                                \
+          "wgmma.mma_async.sync.aligned.m64n" #N SHAPE " {" SOTTO_MMA_NAMES_##COUNT \
+          "}, %" #A ", %" #B ", p" TAIL ";\n}\n"                                    \
+          : SOTTO_MMA_REGISTERS_##COUNT(SOTTO_MMA_##C, d)                           \
+          : "l"(a), "l"(b));                                                        \
+    }                                                                               \
   };
 
 SOTTO_MMA_SS(E4m3ToF16, 64, 16, 16, 17, std::uint32_t, WORD, "k32.f16.e4m3.e4m3", ", 1, 1")
@@ -234,14 +226,6 @@ struct MmaRs;
           "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B ", p" TAIL ";\n}\n"             \
           : SOTTO_MMA_REGISTERS_##COUNT(SOTTO_MMA_FLOAT, d)                                   \
           : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                              \
-    }                                                                                         \
-    static __device__ __forceinline__ void issue(float (&d)[COUNT], const std::uint32_t* a,   \
-                                                 std::uint64_t b, bool accumulate) {          \
-      if (accumulate) {                                                                       \
-        add(d, a, b);                                                                         \
-      } else {                                                                                \
-        start(d, a, b);                                                                       \
-      }                                                                                       \
     }                                                                                         \
   };
 
